@@ -166,7 +166,7 @@ class Frameworks(unittest.TestCase):
             """,
             "POST /submit query(page?=a) parts(title, photo@)",
             "POST /stream plain(a)",
-            'GET,PUT /things/{number:int} params(number=1) cookies(visit=a) json({"color": "a"})',
+            'GET,PUT /things/{number:int} params(number=1) cookies(visit?=a) json({"color": "a"})',
             "mount /files", "GET,HEAD /files/page.txt",
             "mount /t/{tenant} params(tenant=a)",
             "ws /t/{tenant}/chat params(tenant=a) offers(v2.chat.json) messages(ping)")
@@ -241,7 +241,7 @@ class Frameworks(unittest.TestCase):
             """,
             "POST /items/{item}/{rest:path} params(item=12345678-1234-4234-8234-123456789abc, rest=a/b)"
             ' json({"color": "a"})',
-            "POST /form query(page=a) parts(title, photo@)",
+            "POST /form query(page?=a) parts(title, photo@)",
             'ws /ws/{room} params(room=5) offers(chat) messages({"kind": "a"})')
 
     def test_flask_behind_an_adapter(self):
@@ -266,7 +266,7 @@ class Frameworks(unittest.TestCase):
                 self.assert_routes(
                     source.replace("ADAPTER", adapter),
                     "mount /old",
-                    "POST /old/{lang}/{kind} params(lang=aa, kind=cake) headers(X-Key=a)"
+                    "POST /old/{lang}/{kind} params(lang=aa, kind=cake) headers(X-Key?=a)"
                     " cookies(visit?=a) x-www-form-urlencoded(name=a)")
 
     def test_django(self):
@@ -299,7 +299,7 @@ class Frameworks(unittest.TestCase):
             ]
             app = get_asgi_application()
             """,
-            "GET /a/{number}/{tag}/ params(number=1, tag=a) query(q=a)",
+            "GET /a/{number}/{tag}/ params(number=1, tag=a) query(q?=a)",
             "POST /b/{year}/x/ params(year=1111) x-www-form-urlencoded(title=a)",
             "PUT /c/d/{key} params(key=12345678-1234-4234-8234-123456789abc) parts(photo@)",
             'GET,POST /raw json({"color": "a"})')
@@ -460,7 +460,7 @@ class Frameworks(unittest.TestCase):
             async def forecast(city: str, days: int = 3) -> str: return city
             app = server.streamable_http_app(stateless_http=True, json_response=True)
             """,
-            "POST /mcp headers(accept=application/json, text/event-stream)"
+            "POST /mcp headers(accept=application/json, text/event-stream, host=127.0.0.1:8000)"
             ' json({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": '
             '"2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}})')
         self.assertEqual(
@@ -505,6 +505,116 @@ class Frameworks(unittest.TestCase):
             """,
             "GET,HEAD /three", "GET,HEAD /four", "GET,HEAD /one", "GET,HEAD /two",
             guesses=("ws /health", "GET,POST /health", "ws /one", "ws /two", "ws /three", "ws /four", "GET /"))
+
+    def test_bare_app(self):
+        """The paths of a bare app are guesses; what its code reads there is no guess."""
+        self.assert_routes(
+            """
+            import json
+            from urllib.parse import parse_qs
+
+            LANGUAGES = {"en": "Hello", "fr": "Bonjour"}
+            async def greet(scope, receive, send):
+                values = parse_qs(scope["query_string"].decode())
+                return LANGUAGES[values.get("lang", ["en"])[0]]
+            async def store(scope, receive, send):
+                body = b""
+                while True:
+                    event = await receive()
+                    body += event.get("body", b"")
+                    if not event.get("more_body"): break
+                return json.loads(body)["title"]
+            ROUTES = {"/greet": greet, "/store": store}
+
+            async def app(scope, receive, send):
+                if scope["path"].startswith("/blobs/"): return
+                await ROUTES[scope["path"]](scope, receive, send)
+            """,
+            guesses=(
+                "ws /blobs/{rest} params(rest=a)", "GET,POST /blobs/{rest} params(rest=a)",
+                "ws /greet query(lang?=en)", "GET,POST /greet query(lang?=en)",
+                'ws /store messages({"title": "a"})', 'GET,POST /store json({"title": "a"})', "GET /"))
+
+    def test_middleware(self):
+        """A credential that middleware looks for belongs to every route behind it."""
+        self.assert_routes(
+            """
+            from starlette.applications import Starlette
+            from starlette.middleware import Middleware
+            from starlette.middleware.base import BaseHTTPMiddleware
+            from starlette.routing import Route
+
+            KEYS = ("key-of-ann", "key-of-bob")
+            TOKENS = {b"Bearer gate-token"}
+
+            class Keys(BaseHTTPMiddleware):
+                async def dispatch(self, request, call_next):
+                    if request.headers.get("X-API-Key") in KEYS: return await call_next(request)
+
+            class Gate:
+                def __init__(self, inner): self.inner = inner
+                async def __call__(self, scope, receive, send): await self.check(scope, receive, send)
+                async def check(self, scope, receive, send):
+                    if dict(scope["headers"]).get(b"authorization") in TOKENS:
+                        await self.inner(scope, receive, send)
+
+            def a(request): pass
+            app = Gate(Starlette(routes=[Route("/a", a)], middleware=[Middleware(Keys)]))
+            """,
+            "GET,HEAD /a headers(X-API-Key=key-of-ann, authorization=Bearer gate-token)",
+            guesses=("GET / headers(X-API-Key=key-of-ann, authorization=Bearer gate-token)",))
+
+    def test_allowed_hosts_and_origins(self):
+        """Where not every host or origin is let in, one that is belongs to each route."""
+        self.assert_routes(
+            """
+            import django
+            from django.conf import settings
+            settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="x", ALLOWED_HOSTS=[".example.org"])
+            django.setup()
+            from channels.generic.websocket import WebsocketConsumer
+            from channels.routing import ProtocolTypeRouter, URLRouter
+            from channels.security.websocket import AllowedHostsOriginValidator
+            from django.core.asgi import get_asgi_application
+            from django.urls import path
+            from starlette.applications import Starlette
+            from starlette.middleware import Middleware
+            from starlette.middleware.trustedhost import TrustedHostMiddleware
+            from starlette.routing import Mount, Route
+
+            def page(request): pass
+            urlpatterns = [path("page", page)]
+            class Talk(WebsocketConsumer): pass
+            inner = ProtocolTypeRouter({
+                "http": get_asgi_application(),
+                "websocket": AllowedHostsOriginValidator(URLRouter([path("talk", Talk.as_asgi())]))})
+            trusted = Starlette(
+                routes=[Route("/x", page)],
+                middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["*.example.com"])])
+            app = Starlette(routes=[Mount("/in", inner), Mount("/trusted", trusted)])
+            """,
+            "mount /in",
+            "GET /in/page headers(host=example.org)",
+            "ws /in/talk headers(origin=http://example.org)",
+            "mount /trusted",
+            "GET,HEAD /trusted/x headers(host=example.com)")
+
+    def test_text_commands(self):
+        """A first message is made of the words that the code splits a text into."""
+        self.assert_routes(
+            """
+            from fastapi import FastAPI, WebSocket
+
+            SYMBOLS = ("ACME", "GLOB")
+            app = FastAPI()
+            @app.websocket("/watch")
+            async def watch(websocket: WebSocket):
+                await websocket.accept()
+                event = await websocket.receive()
+                command, _, symbol = (event.get("text") or "").partition(" ")
+                if symbol in SYMBOLS and command in ("follow", "leave"): pass
+            """,
+            "ws /watch messages(follow ACME leave ACME)")
 
     def test_troubles(self):
         """A failure to learn is told with its framework, and the rest is there."""

@@ -9,8 +9,9 @@ import inspect
 import types
 
 from . import channels, django, documented, graphql, litestar, mcp, socketio, starlette, werkzeug
-from .code import function_of, globals_of, is_own, is_word, module_texts, texts_of
-from .entry import add_code, new_entry, paths_in
+from .code import (
+    followed, function_of, functions_of, globals_of, handler_of, is_own, is_word, module_texts, texts_of)
+from .entry import add_code, add_middleware, add_parameter, new_entry, paths_in
 from .reading import trees
 
 FRAMEWORKS = (graphql, mcp, socketio, starlette, litestar, werkzeug, channels, django, documented)
@@ -27,30 +28,32 @@ INNER = ("app", "application", "asgi_app", "other_asgi_app", "inner", "wrapped",
 class Place:
     """Where an app hangs: below a path with parameters, for some kinds of requests."""
 
-    def __init__(self, prefix="", params=(), kinds=("http", "websocket"), depth=0):
+    def __init__(self, prefix="", params=(), kinds=("http", "websocket"), depth=0, holders=()):
         self.prefix = prefix
         self.params = tuple(params)
         self.kinds = tuple(kinds)
         self.depth = depth
+        self.holders = holders  # the apps around it
 
     def below(self, path, params=()):
-        return Place(self.prefix + path, (*self.params, *params), self.kinds, self.depth + 1)
+        return Place(self.prefix + path, (*self.params, *params), self.kinds, self.depth + 1, self.holders)
 
     def of_kinds(self, *kinds):
         kept = [kind for kind in self.kinds if kind in kinds]
-        return Place(self.prefix, self.params, kept, self.depth + 1)
+        return Place(self.prefix, self.params, kept, self.depth + 1, self.holders)
 
 
 class Learner:
     """Visits an app and the apps within it."""
 
-    def __init__(self, root):
-        self.root = root
+    def __init__(self):
         self.routes = []
         self.guesses = []
         self.troubles = []
         self.seen = set()
-        self.wrappers = []  # apps of the app's own code in front of others, with their places
+        self.wrappers = []  # apps of no framework, with their places, and whether they hold others
+        self.fronts = []  # middleware, with the places that it is in front of
+        self.allowed = []  # hosts and origins that are let in, with the places that they are for
 
     def visit(self, app, place):
         """Adds the routes of an app below a place."""
@@ -63,9 +66,19 @@ class Learner:
                 self.attempt(framework.NAME, place.prefix, framework.learn, app, place, self)
                 return
         inner = self.attempt("app", place.prefix, inner_apps, app) or []
+        self.allow(place, getattr(app, "allowed_hosts", None), getattr(app, "allowed_origins", None))
         for value in inner:
-            self.visit(value, Place(place.prefix, place.params, place.kinds, place.depth + 1))
+            self.visit(value, place.below(""))
         self.wrappers.append((app, place, bool(inner)))
+
+    def allow(self, place, hosts, origins=None):
+        """Remembers a host and an origin that are let in, where not all are."""
+        for name, values in (("host", hosts), ("origin", origins)):
+            known = [value for value in values if isinstance(value, str)] if is_list(values) else []
+            if known and "*" not in known:
+                value = known[0].replace(":*", ":8000").replace("://*.", "://").lstrip("*.")
+                is_bare = name == "origin" and "://" not in value
+                self.allowed.append((place, name, "http://" + value if is_bare else value))
 
     def attempt(self, name, where, function, *args, options={}):
         """Calls a function that looks at the app; what fails there is told."""
@@ -111,34 +124,65 @@ class Learner:
                 self.guess_path(entry["path"] + "/", entry["params"], ["GET"])
                 self.guess_path(entry["path"] + "/a-file", entry["params"], ["GET"])
         self.guess_path("/", [], ["GET"])
+        wrappers = [(app, place) for app, place, has_inner in self.wrappers if has_inner]
+        for app, place in [*self.fronts, *wrappers]:
+            self.attempt("app", place.prefix, self.read_front, app, place)
+        for place, name, value in self.allowed:
+            for entry in self.behind(place):
+                add_parameter(entry, "headers", name, True, "allowed", value)
 
-    def guess_path(self, path, params, methods, kind="http", words=()):
+    def behind(self, place):
+        """The routes and guesses below a place."""
+        return [entry for entry in [*self.routes, *self.guesses]
+                if entry["path"].startswith(place.prefix) and entry["kind"] in place.kinds]
+
+    def read_front(self, app, place):
+        """Adds what middleware reads to the routes behind it."""
+        functions = functions_of(app if inspect.isclass(app) or inspect.isroutine(app) else type(app))
+        if any(is_own(function.__code__) for function in functions):
+            for entry in self.behind(place):
+                add_middleware(entry, app)
+
+    def guess_path(self, path, params, methods, kind="http", words=(), app=None):
         entry = new_entry(path, kind, methods, None)
         entry["params"] = [dict(known) for known in params]
         entry["words"] = list(words)
         if not any(same(entry, known) or known["path"] == path and known["kind"] == kind
                    for known in [*self.routes, *self.guesses]):
+            if app is not None:
+                self.read(entry, app)
             self.guesses.append(entry)
 
     def guess_paths(self, app, place, has_inner):
         """The paths that the code of a bare app, or of a wrapper, names; what is there is not known."""
-        if has_inner:
+        if has_inner or place.depth > 0:
+            # Other apps may be in the same module.
             function = function_of(app)
             is_app_own = function is not None and is_own(function.__code__)
-            texts = texts_of(type(app) if function is not app else app) if is_app_own else []
+            held = [value for value in followed([app]) if not callable(value)]
+            texts = texts_of(type(app) if function is not app else app, *held) if is_app_own else []
             paths = [path for path in paths_in(texts) if path != "/"]
         else:
             try:
                 texts = module_texts(app)
             except (AttributeError, KeyError):
                 texts = []
-            paths = paths_in(texts)[:PATHS] or ([] if place.prefix else ["/ws", "/"])
+            paths = paths_in(texts)[:PATHS] or ["/ws", "/"]
         words = [text for text in texts if is_word(text)][:WORDS]
+        methods_named = [name for name in ("PUT", "PATCH", "DELETE") if name in texts]
         for path in paths[:PATHS]:
             whole = path if place.prefix and path.startswith(place.prefix) else place.prefix + path
-            for kind, methods in (("websocket", ()), ("http", ("GET", "POST"))):
+            params = list(place.params)
+            if whole.endswith("/") and len(path) > 1:
+                whole += "{rest}"
+                params.append({"name": "rest", "required": True, "type": "str", "good": "a"})
+            for kind, methods in (("websocket", ()), ("http", ("GET", "POST", *methods_named))):
                 if kind in place.kinds:
-                    self.guess_path(whole, place.params, methods, kind, words)
+                    self.guess_path(whole, params, methods, kind, words, handler_of(app, path))
+
+
+def is_list(values):
+    return isinstance(values, (list, tuple, set, frozenset))
 
 
 def same(entry, other):
@@ -196,7 +240,7 @@ def is_app(value):
 
 def learn(app):
     """The routes of an app, guesses, and the troubles with learning them."""
-    learner = Learner(app)
+    learner = Learner()
     learner.visit(app, Place())
     learner.guess()
     trees.clear()

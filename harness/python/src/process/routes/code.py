@@ -40,8 +40,8 @@ def function_of(value):
             value = value.__func__
         elif hasattr(value, "__wrapped__") and not inspect.isclass(value):
             value = value.__wrapped__
-        elif hasattr(value, "func") and type(value).__name__ in ("partial", "cached_property"):
-            value = value.func
+        elif not inspect.isfunction(value) and callable(getattr(value, "func", None)):
+            value = value.func  # a partial, or a wrapper like it
         else:
             break
     if inspect.isfunction(value):
@@ -157,10 +157,28 @@ def texts_of(*values):
     return found
 
 
+def module_of(app):
+    """The module of a bare app."""
+    function = inspect.unwrap(app) if inspect.isroutine(app) else type(app).__call__
+    return sys.modules[function.__module__]
+
+
 def module_texts(app):
     """The texts in the module of a bare app."""
-    function = inspect.unwrap(app) if inspect.isroutine(app) else type(app).__call__
-    module = sys.modules[function.__module__]
-    own = [value for value in vars(module).values()
-           if getattr(value, "__module__", None) == module.__name__]
-    return texts_of(*own)
+    module = module_of(app)
+    items = [(name, value) for name, value in vars(module).items() if not name.startswith("__")]
+    own = [value for _, value in items if getattr(value, "__module__", None) == module.__name__]
+    held = [value for _, value in items if isinstance(value, (dict, list, tuple, set, frozenset))]
+    return texts_of(*own, *held)
+
+
+def handler_of(app, path):
+    """The function that a table in the module of a bare app has for a path, or the app itself."""
+    try:
+        held = vars(module_of(app)).values()
+    except (AttributeError, KeyError):
+        held = ()
+    for value in held:
+        if isinstance(value, dict) and inspect.isroutine(value.get(path)):
+            return value[path]
+    return app

@@ -18,6 +18,8 @@ def knows(app):
 def learn(app, place, learner):
     resolver = sys.modules["django.urls"].get_resolver()
     collect(resolver.url_patterns, place.below("/"), learner, 0)
+    settings = sys.modules["django.conf"].settings
+    learner.allow(place, settings.ALLOWED_HOSTS or (["localhost"] if settings.DEBUG else None))
 
 
 def collect(patterns, place, learner, depth):

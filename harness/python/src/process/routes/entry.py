@@ -39,13 +39,21 @@ def add_code(entry, *endpoints, shapes=None, more=()):
     for place in ("params", "query", "headers", "cookies"):
         for parameter in entry[place]:
             shape = known.get(argument_name(parameter["name"]))
-            improve(parameter, shape or reads.places["params"].keys.get(parameter["name"]))
+            improve(parameter, shape)
+            improve(parameter, reads.places["params"].keys.get(parameter["name"]))
     add_read_parameters(entry, reads)
     if is_websocket:
         add_subprotocols(entry, reads, endpoints)
         add_messages(entry, reads)
     elif not entry["body"]:
         add_read_body(entry, reads)
+
+
+def add_middleware(entry, *values):
+    """Adds the parameters that code in front of a route reads from each request."""
+    reads = reads_of(*values, is_websocket=entry["kind"] == "websocket")
+    add_read_parameters(entry, reads)
+    entry["words"] = list(dict.fromkeys([*entry["words"], *words_of(*values)]))
 
 
 def argument_name(name):
@@ -76,7 +84,8 @@ def improve(parameter, shape):
 def add_read_parameters(entry, reads):
     for place in ("query", "cookies", "headers"):
         for name, shape in reads.places[place].keys.items():
-            parameter = {"name": name, "required": shape.required, "type": "read", "good": as_good(shape)}
+            # A request without it is an ordinary one: a route that fails then has a mistake.
+            parameter = {"name": name, "required": False, "type": "read", "good": as_good(shape)}
             improve(parameter, shape)
             is_known = shape.held or shape.tail is not None and shape.tail.held
             if place != "headers" or name.lower() not in STANDARD or is_known:
@@ -85,6 +94,8 @@ def add_read_parameters(entry, reads):
 
 def as_good(shape):
     value = shape.good()
+    while isinstance(value, list) and value:
+        value = value[0]
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -112,19 +123,25 @@ def add_subprotocols(entry, reads, endpoints):
     if "subprotocols" in reads.is_read or reads.accepts:
         held = [value for value in followed(endpoints) if not callable(value)]
         texts = texts_of(*endpoints, *held)
-        # A name with a dot or a dash is likely to be one; so is what a container holds, where names are looked for.
+        # A name with a dot or a dash is likely to be one; so is a container's, where names are looked for.
         names += [text for text in texts if any(mark in text for mark in ".-")]
         names += texts_of(*held) if "subprotocols" in reads.is_read and not names else []
     names = [*entry["subprotocols"], *filter(is_subprotocol, names)]
     entry["subprotocols"] = list(dict.fromkeys(names))[:OFFERS]
     if not entry["offers"]:
-        entry["offers"] = list(dict.fromkeys([*reads.accepts, *offered.keys]))[:1]
+        found = [*reads.accepts, *offered.keys, *(offered.item.values if offered.item else ())][:1]
+        # A second name is what the first one announces, as a token is.
+        found += offered.item.held[:1] if offered.item else []
+        entry["offers"] = list(filter(is_subprotocol, dict.fromkeys(found)))
 
 
 def add_messages(entry, reads):
     """Adds messages that the code takes: one for each value that it compares a key with."""
     shape, text = reads.places["message"], reads.places["text"]
     messages = [value for value in text.values if isinstance(value, str)]
+    if text.head is not None:
+        tail = f"{text.separator}{text.tail.good()}" if text.tail.is_known() else ""
+        messages += [f"{value}{tail}" for value in text.head.values]
     if shape.is_known():
         messages += [json.dumps(value) for value in variants(shape)]
     messages = list(dict.fromkeys([*entry["messages"], *messages]))

@@ -52,6 +52,8 @@ def example(schema, root, depth=0, everything=False, inside=()):
     if kind == "array":
         count = max(schema.get("minItems", 1), 1)
         return [within(schema.get("items", {})) for _ in range(count)]
+    if everything and kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return {"a": within(schema["additionalProperties"])}
     if kind == "object" or "properties" in schema:
         required = schema.get("required", ())
         return {name: within(value) for name, value in schema.get("properties", {}).items()

@@ -48,13 +48,14 @@ def collect_route(route, documented, place, learner):
                             () if is_websocket else methods, str(handler))
         entry["params"] += params
         endpoint = endpoint_of(handler)
+        guards = [getattr(guard, "value", guard) for guard in handler.resolve_guards()]
         document, paths = documented
         operation = paths.get(path, {}).get(methods[0].lower()) if methods else None
         if operation:
             collect_operation(operation, paths[path], document, entry)
         else:
             collect_signature(handler, entry)
-        learner.read(entry, endpoint, *dependencies_of(handler), shapes=shapes_of(handler, entry))
+        learner.read(entry, endpoint, *guards, *dependencies_of(handler), shapes=shapes_of(handler, entry))
         learner.attempt(graphql.NAME, entry["path"], graphql.add_to, entry, endpoint)
         learner.add(entry, place)
 

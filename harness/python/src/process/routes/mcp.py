@@ -20,7 +20,11 @@ def knows(app):
 def learn(app, place, learner):
     manager = getattr(app, "session_manager", app)
     tools = learner.attempt(NAME, place.prefix, tools_of, manager) or []
-    tools = tools or learner.attempt(NAME, place.prefix, tools_of, learner.root) or []
+    for holder in reversed(place.holders):
+        tools = tools or learner.attempt(NAME, place.prefix, tools_of, holder) or []
+    security = getattr(manager, "security_settings", None)
+    if getattr(security, "enable_dns_rebinding_protection", False):
+        learner.allow(place, security.allowed_hosts)
     entry = learner.new(place, "", "http", ["POST"], "mcp")
     entry["headers"].append({"name": "accept", "required": True, "type": "str", "good": ACCEPT})
     entry["content_type"] = "application/json"

@@ -36,8 +36,9 @@ class Shape:
         self.values = []  # that it is compared with
         self.held = []  # that a constant of the app holds, where the value is looked for
         self.prefix = ""  # that the code takes away first
+        self.separator = " "  # by which the code splits it
         self.item = None
-        self.tail = None  # the last part of a text that the code splits
+        self.head = self.tail = None  # the first and the last part of a text that the code splits
 
     def key(self, name, required):
         child = self.keys.setdefault(name, Shape())
@@ -58,6 +59,8 @@ class Shape:
         if self.values or self.held:
             value = (self.held or self.values)[0]
             return self.prefix + value if isinstance(value, str) else value
+        if self.head is not None and self.tail is not None and self.tail.is_known():
+            return f"{self.prefix}{self.head.good()}{self.separator}{self.tail.good()}"
         if self.keys:
             return {key: shape.good(everything, key) for key, shape in self.keys.items()
                     if everything or shape.required}
@@ -129,13 +132,13 @@ def tree_of(function):
 class Reader:
     """Goes through one function, in order, with the shapes that its variables have."""
 
-    def __init__(self, reads, function, given, depth, is_websocket):
+    def __init__(self, reads, function, given, depth, is_websocket, constants=()):
         self.reads = reads
         self.function = function
         self.given = dict(given)
         self.depth = depth
         self.is_websocket = is_websocket
-        self.constants = {}  # that loops go through, by the names of their variables
+        self.constants = dict(constants)  # what variables hold that the app itself says
         self.result = None
 
     def run(self):
@@ -162,6 +165,7 @@ class Reader:
             else:
                 self.given.pop(target.id, None)
         elif isinstance(target, (ast.Tuple, ast.List)) and shape is not None and shape.tail is not None:
+            self.bind(target.elts[0], shape.head)
             self.bind(target.elts[-1], shape.tail)
         elif isinstance(target, (ast.Tuple, ast.List)) and shape is not None:
             for inner in target.elts:
@@ -176,8 +180,10 @@ class Reader:
             for target, value in pairs:
                 self.bind(target, self.look(value))
             return
-        for target in node.targets:
-            self.bind(target, shape)
+        # A default, as in an `except`, takes nothing away from what is known.
+        if not isinstance(node.value, ast.Constant):
+            for target in node.targets:
+                self.bind(target, shape)
 
     def look_AnnAssign(self, node):
         if node.value is not None:
@@ -210,14 +216,16 @@ class Reader:
     def look_Subscript(self, node):
         shape = self.look(node.value)
         key = node.slice.value if type(node.slice).__name__ == "Index" else node.slice
-        name = constant(key)
+        name = self.key_of(key)
+        if name == "headers" and is_scope(node.value):
+            return self.reads.place(name)
         if name in KEYS:
             return self.reads.place(KEYS[name])
         if isinstance(key, ast.Slice):
             return shape
         if shape is not None and shape.tail is not None and not isinstance(name, str):
-            return shape.tail
-        if shape is None or not isinstance(key, ast.Constant):
+            return shape.head if name == 0 else shape.tail
+        if shape is None or name is None:
             self.note_held(self.look(key), self.value_of(node.value))
             return None
         return shape.key(name, True) if isinstance(name, str) else shape.element()
@@ -260,8 +268,12 @@ class Reader:
                 self.note_type(shapes[0], node.args[1])
             elif function.id == "len" and shapes and shapes[0] is not None:
                 shapes[0].kind = shapes[0].kind or "text"
-            elif function.id in ("loads", "parse_json"):
+            elif function.id == "loads":
                 return self.decoded(shapes)
+            elif function.id == "receive":
+                return self.event()
+            elif function.id in ("parse_qs", "parse_qsl"):
+                return self.reads.place("query")
             else:
                 return self.follow(self.function.__globals__.get(function.id), node, shapes)
         return None
@@ -272,6 +284,8 @@ class Reader:
             self.note_accepted(node)
         if name in ("loads", "model_validate_json"):
             return self.decoded([self.look(value) for value in node.args])
+        if name in ("parse_qs", "parse_qsl"):
+            return self.reads.place("query")
         if name == "fromisoformat" and node.args:
             shape = self.look(node.args[0])
             if shape is not None:
@@ -305,7 +319,7 @@ class Reader:
         return self.look_method_of(shape, name, node)
 
     def look_method_of(self, shape, name, node):
-        key = constant(node.args[0]) if node.args else None
+        key = self.key_of(node.args[0]) if node.args else None
         if name in GETTERS and isinstance(key, str):
             child = shape.key(key, name == "pop" and len(node.args) == 1)
             return child.element() if name in ("getlist", "getall", "get_all") else child
@@ -319,7 +333,8 @@ class Reader:
             if name == "removeprefix" and isinstance(key, str):
                 shape.prefix = key
             if name in ("split", "partition"):
-                shape.tail = shape.tail or Shape()
+                shape.head, shape.tail = shape.head or Shape(), shape.tail or Shape()
+                shape.separator = key if isinstance(key, str) and key else " "
             return shape
         elif name == "decode":
             return shape
@@ -328,8 +343,9 @@ class Reader:
     def event(self):
         """An event of ASGI: its text is a message."""
         event = Shape()
-        event.keys = {"text": self.reads.places["text"], "bytes": self.reads.places["text"]}
-        self.reads.is_read.add("text message")
+        event.keys = dict.fromkeys(("text", "bytes", "body"), self.reads.places["text"])
+        if self.is_websocket:
+            self.reads.is_read.add("text message")
         return event
 
     def decoded(self, shapes):
@@ -348,15 +364,17 @@ class Reader:
         names = function.__code__.co_varnames[:function.__code__.co_argcount]
         if isinstance(node.func, ast.Attribute):
             names = names[1:]
+        said = {name: self.value_of(value) for name, value in zip(names, node.args)}
+        said = {name: value for name, value in said.items() if isinstance(value, str)}
         given = {name: shape for name, shape in zip(names, shapes) if shape is not None}
         for word in node.keywords:
             shape = self.look(word.value)
             if word.arg and shape is not None:
                 given[word.arg] = shape
-        takes_request = any(is_request(value) for value in node.args)
-        if not given and not takes_request and self.depth > 0:
+        takes_request = any(is_request(value) or is_scope(value) for value in node.args)
+        if not given and not takes_request and not said and self.depth > 0:
             return None
-        return Reader(self.reads, function, given, self.depth + 1, self.is_websocket).run()
+        return Reader(self.reads, function, given, self.depth + 1, self.is_websocket, said).run()
 
     def own_method(self, name):
         """The method of the class that this function is in."""
@@ -409,13 +427,19 @@ class Reader:
         if shape is None or not isinstance(held, (dict, list, tuple, set, frozenset)):
             return
         values = sorted(held, key=str) if isinstance(held, (set, frozenset)) else list(held)
+        values = [value.decode("latin-1") if type(value) is bytes else value for value in values]
         known = [value for value in values if type(value) in (str, int) and value != ""]
         shape.held = list(dict.fromkeys([*shape.held, *known]))[:VALUES]
+
+    def key_of(self, node):
+        """The text or number that an expression always is, or None."""
+        value = self.value_of(node)
+        return value if isinstance(value, (str, int)) else constant(node)
 
     def value_of(self, node):
         """The value of an expression that names a constant of the app, or None."""
         if isinstance(node, ast.Constant):
-            return node.value
+            return constant(node)
         if isinstance(node, ast.Name):
             if node.id in self.given:
                 return None
@@ -430,6 +454,13 @@ class Reader:
                      else part.value for part in node.values]
             return "".join(parts) if all(isinstance(part, str) for part in parts) else None
         return None
+
+    def look_AugAssign(self, node):
+        shape = self.look(node.value)
+        if isinstance(node.target, ast.Name) and shape is not None:
+            self.given.setdefault(node.target.id, shape)
+        else:
+            self.look(node.target)
 
     def look_BinOp(self, node):
         first, second = self.look(node.left), self.look(node.right)
@@ -509,7 +540,13 @@ class Reader:
 
 
 def constant(node):
-    return node.value if isinstance(node, ast.Constant) else None
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def is_scope(node):
+    """Whether an expression is named like a scope."""
+    return getattr(node, "id", None) == "scope" or getattr(node, "attr", None) == "scope"
 
 
 def is_request(node):

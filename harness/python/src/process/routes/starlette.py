@@ -25,7 +25,12 @@ def has_patterns(app):
 
 
 def learn(app, place, learner):
+    place.holders = (*place.holders, app)
     collect(app.routes, place, learner)
+    for middleware in getattr(app, "user_middleware", None) or ():
+        options = getattr(middleware, "kwargs", None) or getattr(middleware, "options", None) or {}
+        learner.allow(place, options.get("allowed_hosts"))
+        learner.fronts += [(value, place) for value in (middleware.cls, options.get("dispatch")) if value]
 
 
 def collect(items, place, learner):
