@@ -14,6 +14,7 @@ mod differential;
 mod edge; // a request that is changed on its way
 mod explaining; // what the wire alone tells of a cause
 mod faults; // each fault does what it says
+mod frameworks; // what the frameworks of applications tell
 mod generator; // what a seed draws, and that it goes on drawing it
 mod hostile; // what must not harm: hostile apps, peers, files and users
 mod hunts; // findings without a report

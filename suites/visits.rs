@@ -32,6 +32,8 @@ fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 fn put(app: &str, defect: &str, directory: &Path) {
     let text = fs::read_to_string(apps().join(app)).unwrap();
     let named = text.replace("os.environ.get(\"DEFECT\", \"\")", &format!("{defect:?}"));
+    // A call that outlives its client is a finding of its own, which `raw.py` has for other tests.
+    let named = named.replace("asyncio.sleep(90)", "asyncio.sleep(0)");
     fs::create_dir_all(directory).unwrap();
     fs::write(directory.join(app), named).unwrap();
 }

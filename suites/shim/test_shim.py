@@ -385,26 +385,50 @@ class Loading(ShimCase):
             async def talk(send): await send({"type": "welcome", "n": (b"lobby",)})
             """)
         self.assertEqual(shim.hello["routes"], [])
-        ws, http = shim.hello["guesses"]
+        ws, http, root = shim.hello["guesses"]
         self.assertEqual((ws["path"], ws["kind"], http["kind"]), ("/ws", "websocket", "http"))
+        self.assertEqual((root["path"], root["methods"]), ("/", ["GET"]))
         self.assertEqual(set(ws["words"]), {"path", "type", "welcome", "n", "lobby"})
 
     def test_odd_routes(self):
         shim = self.run_app("""
             class Bad:
                 @property
-                def path(self): raise RuntimeError
+                def path(self): raise RuntimeError("no path")
             class App:
                 routes = [Bad(), 3, None]
                 async def __call__(self, scope, receive, send): pass
             class Worse:
                 @property
-                def routes(self): raise RuntimeError
+                def routes(self): raise RuntimeError("no routes")
                 async def __call__(self, scope, receive, send): pass
             app, worse = App(), Worse()
             """)
-        self.assertEqual([route["path"] for route in shim.hello["routes"]], [""] * 2)
-        self.assertTrue(self.start(app="main:worse").hello["ok"])
+        self.assertEqual(shim.hello["routes"], [])
+        told = [(trouble["framework"], trouble["kind"], trouble["message"])
+                for trouble in shim.hello["troubles"]]
+        self.assertEqual(told, [("starlette", "RuntimeError", "no path"),
+                                ("starlette", "TypeError", "int has no path"),
+                                ("starlette", "TypeError", "NoneType has no path")])
+        worse = self.start(app="main:worse").hello
+        self.assertTrue(worse["ok"])
+        self.assertEqual({trouble["message"] for trouble in worse["troubles"]}, {"no routes"})
+
+    def test_parts_are_hidden(self):
+        """The app finds no module of ours, neither while it is loaded nor later."""
+        shim = self.run_app("""
+            import importlib.util, sys
+            def ours(): return [name for name in sys.modules if "relapse_routes" in name]
+            found = [ours(), importlib.util.find_spec("relapse_routes")]
+            class App:
+                routes = []
+                async def __call__(self, scope, receive, send):
+                    await send({"type": "x", "found": found + [
+                        ours(), importlib.util.find_spec("relapse_routes")]})
+            app = App()
+            """)
+        [event] = shim.events(("call", 1, http_scope()))
+        self.assertEqual(event[2]["found"], [[], None, [], None])
 
 
 class Conversation(ShimCase):
@@ -2007,15 +2031,20 @@ class Process(ShimCase):
                 self.assertIn(version, reply["message"])
 
     def test_run_from_a_string(self):
-        """The harness may pass the source with -c instead of a file."""
+        """The harness passes the parts of the program through the loader instead of files."""
         self.write("main.py", "async def app(scope, receive, send): raise ValueError")
-        with open(SHIM) as file:
-            source = file.read()
-        process = subprocess.Popen([sys.executable, "-c", source], cwd=self.folder,
+        sources = {}
+        folder = os.path.dirname(SHIM)
+        inner = [f"routes/{name}" for name in os.listdir(f"{folder}/routes") if name.endswith(".py")]
+        for name in ("loader.py", "shim.py", "routes.py", *inner):
+            with open(os.path.join(folder, name)) as file:
+                sources[name] = file.read()
+        process = subprocess.Popen([sys.executable, "-c", sources["loader.py"]], cwd=self.folder,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         shim = Shim.__new__(Shim)
         shim.process, shim.raw, shim.now = process, [], 0
         process.stderr = open(os.devnull)
+        shim.write({"title": b"", "magic": b"", "code": b"", "sources": sources})
         shim.write({"app": "main:app", "path": [self.folder]})
         self.assertTrue(shim.read()["ok"])
         frames = shim.events(("call", 1, http_scope()))[0][4]

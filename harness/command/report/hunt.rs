@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::table::plain_table;
 use relapse::hunt::{Campaign, Change, ChangeKind, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
 use relapse::report::sequence::{self, SequenceDetail};
+use relapse::route::RouteTrouble;
 use relapse_core::{
     client::step::Action,
     fault::{FaultKind, Place},
@@ -45,6 +46,9 @@ pub struct HuntReport {
     /// The problems with the end of an external application, when it was told to stop.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shutdown: BTreeSet<String>,
+    /// The failures to learn the routes of an external application.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub route_troubles: Vec<RouteTrouble>,
     /// The part that could not be done.
     #[serde(default, skip_serializing_if = "Unfinished::is_nothing")]
     pub unfinished: Unfinished,
@@ -172,6 +176,7 @@ impl HuntReport {
             reached: campaign.reached.clone(),
             found: found.collect(),
             shutdown: BTreeSet::new(),
+            route_troubles: hunt.ground.external().map_or(Vec::new(), |prey| prey.troubles.clone()),
             unfinished: campaign.unfinished.clone(),
         }
     }
@@ -192,6 +197,8 @@ impl HuntReport {
         self.reached.add(&other.reached);
         self.replayed.extend(other.replayed);
         self.shutdown.extend(other.shutdown);
+        self.route_troubles.extend(other.route_troubles);
+        self.route_troubles.dedup();
         self.unfinished.add(other.unfinished);
         self.found.extend(other.found);
         self.found.sort_by_key(|found| found.seed);

@@ -71,16 +71,17 @@ pub(super) fn launcher(
                 (External::new(python, Front::Profile(profile.name.clone())), introduction)
             }
         };
+        reached.troubles = introduction.troubles;
         reached.routes = named.iter().cloned().chain(introduction.routes).collect();
-        if reached.routes.is_empty() && recorded.is_empty() && binding.is_unknown() {
-            // Routes guessed from its code are used if there are no others.
+        // A user who says how it is spoken to does not need guesses.
+        if named.is_empty() && recorded.is_empty() && binding.is_unknown() {
             match guesses {
-                RouteGuessing::Apart => reached.guesses = introduction.guesses,
-                RouteGuessing::Kept => reached.routes = introduction.guesses,
                 RouteGuessing::Checked => {
-                    reached.routes = introduction.guesses;
-                    runtime.block_on(reached.forget_unfound(&binding, seed))?;
+                    runtime.block_on(reached.add_found(introduction.guesses, &binding, seed))?;
                 }
+                RouteGuessing::Apart if reached.routes.is_empty() => reached.guesses = introduction.guesses,
+                RouteGuessing::Kept if reached.routes.is_empty() => reached.routes = introduction.guesses,
+                RouteGuessing::Apart | RouteGuessing::Kept => {}
             }
         }
         learn_routes(&mut reached.routes, &recorded);

@@ -5,8 +5,10 @@ mod launch;
 mod python_args;
 mod service_file;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use relapse::{
@@ -15,6 +17,7 @@ use relapse::{
     external::{External, Front, Version},
     hunt::Launch,
     note::Note,
+    route::RouteTrouble,
     service_file::ServiceFile,
     upstream::Upstream,
 };
@@ -259,7 +262,11 @@ impl TargetSpec {
             TargetSpec::Url(upstream) => {
                 Ok(External::new(context.budget.server(upstream, binding, token), Front::Unknown))
             }
-            TargetSpec::Python { app, places } => launcher(app, places, context, binding, token)?(runtime),
+            TargetSpec::Python { app, places } => {
+                let reached = launcher(app, places, context, binding, token)?(runtime)?;
+                tell_troubles(&reached.troubles);
+                Ok(reached)
+            }
         }
     }
 
@@ -314,6 +321,18 @@ impl TargetArgs {
         let budget = &RequestBudgetArgs::UNLIMITED;
         let context = TargetContext { budget, python: &self.python, profile, guesses, seed: 1 };
         self.target.reach_unseen(runtime, context, binding, token)
+    }
+}
+
+/// Says which routes could not be learned, each failure once.
+fn tell_troubles(troubles: &[RouteTrouble]) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    for trouble in troubles.iter().map(ToString::to_string) {
+        if !told.contains(&trouble) {
+            note(&trouble);
+            told.insert(trouble);
+        }
     }
 }
 

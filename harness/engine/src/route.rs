@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use relapse_core::{
     client::step::{Action, ClientStrictness, Request, Step},
@@ -35,10 +36,44 @@ pub struct Route {
     pub full_body: String,
     /// The subprotocols that a client offers there.
     pub offers: Vec<String>,
+    /// The subprotocols that its code or its library knows.
+    pub subprotocols: Vec<String>,
     /// Messages that a client sent there.
     pub messages: Vec<String>,
     /// Words from its code: names of parameters, keys of messages, values.
     pub words: Vec<String>,
+    /// Where it comes from.
+    pub source: RouteSource,
+}
+
+/// Where a route comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouteSource {
+    /// The app or the user names it.
+    #[default]
+    Known,
+    /// The code looks as if the app had it. A refusal there means nothing.
+    Guessed,
+}
+
+/// A failure to learn the routes of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTrouble {
+    /// The framework whose routes are not all known.
+    pub framework: String,
+    /// The path below which they are.
+    pub place: String,
+    /// The type of the exception.
+    pub kind: String,
+    /// The text of the exception.
+    pub message: String,
+}
+
+impl fmt::Display for RouteTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RouteTrouble { framework, place, kind, message } = self;
+        write!(f, "the routes of {framework} below {place} are not all known: {kind}: {message}")
+    }
 }
 
 /// Something that a route reads from a request.

@@ -89,7 +89,7 @@ pub async fn validate(
     // Where there is no time for that, none is left for the rest, which says so.
     let _ = deadline.bound(clock, server.recognize(binding, &known)).await;
     let tried = TriedDeployment { server, binding, named, authority: server.target.authority(), limit, deadline };
-    let (kind, notes) = (server.described(), Vec::new());
+    let (kind, notes) = (server.described(), server.troubles.iter().map(ToString::to_string).collect());
     let mut validation =
         Validation { passes: false, rows: Vec::new(), server: String::new(), kind, notes, shutdown: Vec::new() };
     let all = match binding.is_unknown() {

@@ -9,9 +9,9 @@
 //! | [`differential`] | holds a profile against its real server with generated apps |
 //! | [`pytest`] | writes findings of a hunt as tests in Python |
 //!
-//! Four files run in Python: `process/shim.py` is the server and the event loop on the virtual clock in an interpreter,
-//! `process/loader.py` starts it, `process/compiler.py` compiles it once, and `process/witness.py` reports the events of an app
-//! from within a real server.
+//! These files run in Python: `process/shim.py` is the server and the event loop on the virtual clock in an interpreter,
+//! `process/routes.py` with `process/routes/` learns the routes of an app there, `process/loader.py` starts both,
+//! `process/compiler.py` compiles them once, and `process/witness.py` reports the events of an app from within a real server.
 //!
 //! A run on the virtual clock can be repeated to the byte, as far as the app takes nothing from outside: see
 //! [`process::Confinement`] for addresses, [`process::Epoch`] for the time of day, and `Chance` in the shim for what is random.

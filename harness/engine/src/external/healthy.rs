@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{External, translate};
 use crate::{
     case::{Case, Vocabulary},
-    route::Route,
+    route::{Route, RouteSource},
     run,
     service_file::ServiceFile,
 };
@@ -76,12 +76,11 @@ impl External {
                 decided => return Ok(Healthy::of(decided)),
             }
         }
-        let known = self.routes.iter().map(|route| (route, RouteSource::Known));
-        let guessed = self.guesses.iter().map(|route| (route, RouteSource::Guessed));
-        let routes = known.chain(guessed).filter(|(route, _)| {
-            is_harmless(route) && case.is_none_or(|case| route.is_websocket == opens_sessions(case))
-        });
-        for (route, source) in routes.take(ROUTES_MAX) {
+        let routes =
+            self.routes.iter().chain(&self.guesses).filter(|route| {
+                is_harmless(route) && case.is_none_or(|case| route.is_websocket == opens_sessions(case))
+            });
+        for route in routes.take(ROUTES_MAX) {
             if self.clock() == Clock::Real && hangs >= HANGS_MAX {
                 break;
             }
@@ -91,7 +90,7 @@ impl External {
                 let let_in = Some(route.to_string());
                 return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), let_in });
             }
-            if source == RouteSource::Guessed && is_unfound(&outcome) {
+            if route.source == RouteSource::Guessed && is_unfound(&outcome) {
                 continue;
             }
             if outcome.class.is_good() {
@@ -181,15 +180,6 @@ impl External {
         let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
         self.fares(HealthySource::Derived, &steps, seed).await
     }
-}
-
-/// Where a route comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RouteSource {
-    /// The app or the user names it.
-    Known,
-    /// The code looks as if the app had it.
-    Guessed,
 }
 
 /// How a healthy client fares, and what the service lets it in for where that says more.

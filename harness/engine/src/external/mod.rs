@@ -14,7 +14,7 @@ use crate::{
     case::{Case, DEFAULT_PROFILE},
     deadline::Deadline,
     explain::{Explanation, PossibleServers},
-    route::Route,
+    route::{Route, RouteTrouble},
     run,
     service_file::ServiceFile,
     target::Target,
@@ -52,6 +52,8 @@ pub struct External {
     pub routes: Vec<Route>,
     /// Routes that its code looks as if it had, unasked.
     pub guesses: Vec<Route>,
+    /// The failures to learn its routes.
+    pub troubles: Vec<RouteTrouble>,
 }
 
 /// The server in front of an app.
@@ -101,6 +103,7 @@ impl External {
             front,
             routes: Vec::new(),
             guesses: Vec::new(),
+            troubles: Vec::new(),
         }
     }
 
@@ -177,15 +180,20 @@ impl External {
         }
     }
 
-    /// Forgets the routes that do not exist: those that refuse the plainest request as a path is refused that the app does
-    /// not have.
+    /// Adds the guesses that exist. Beside routes that the app tells, that is where a client is let in; without any,
+    /// wherever the plainest request is not refused as a path is refused that the app does not have.
     ///
     /// # Errors
     /// When the harness could not do its work.
-    pub async fn forget_unfound(&mut self, binding: &ServiceFile, seed: u64) -> Result<(), Error> {
-        for route in std::mem::take(&mut self.routes) {
+    pub async fn add_found(&mut self, guesses: Vec<Route>, binding: &ServiceFile, seed: u64) -> Result<(), Error> {
+        let tells_routes = !self.routes.is_empty();
+        for route in guesses {
             let outcome = self.greet(&route, binding, seed).await?;
-            if !healthy::is_unfound(&outcome) {
+            let is_found = match tells_routes {
+                true => outcome.class == Class::Served,
+                false => !healthy::is_unfound(&outcome),
+            };
+            if is_found {
                 self.routes.push(route);
             }
         }

@@ -18,7 +18,7 @@ use crate::{
     explain::{Explanation, PossibleServers},
     external::{External, as_written, in_the_words_of},
     note::Note,
-    route::Route,
+    route::{Route, RouteTrouble},
     run,
     service_file::ServiceFile,
     target::{BudgetLeft, Capabilities, Renewal},
@@ -51,6 +51,8 @@ pub struct ExternalTarget {
     kind: PossibleServers,
     capabilities: Capabilities,
     routes: Vec<Route>,
+    /// The failures to learn its routes.
+    pub troubles: Vec<RouteTrouble>,
     launch: Option<Box<Launch>>,
     /// Those that no worker owns at the moment.
     free: Mutex<Vec<Owned>>,
@@ -189,6 +191,7 @@ impl ExternalTarget {
             authority: external.target.authority(),
             kind: external.kind.clone(),
             capabilities: external.target.capabilities(),
+            troubles: external.troubles.clone(),
             launch: None,
             free: Mutex::new(vec![Owned { external, runtime }]),
         }

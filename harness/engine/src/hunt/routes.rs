@@ -60,7 +60,11 @@ pub(super) fn session(session: &Session, route: &Route) -> Vec<Step> {
     let mut request = asked(choices.fork("request"), route, "GET");
     let offers = choices.fork("offers");
     if offers.fork("is given").happens(1, 4) {
-        let own = word(offers.fork("word"), route).filter(|_| offers.fork("is own").happens(1, 2));
+        let is_own = offers.fork("is own").happens(1, 2);
+        let own = match route.subprotocols.as_slice() {
+            [] => word(offers.fork("word"), route).filter(|_| is_own),
+            known => Some(offers.fork("known").one(known)),
+        };
         request.offers = vec![own.unwrap_or_else(|| offers.one(&["chat", "graphql-ws", "v1.json"]).to_owned())];
     }
     let mut steps = vec![step(Action::Open(request))];

@@ -25,7 +25,7 @@ use super::{
 };
 use relapse::{
     note::Note,
-    route::{Parameter, Route},
+    route::{Parameter, Route, RouteSource, RouteTrouble},
 };
 use relapse_core::{
     asgi::{
@@ -126,8 +126,10 @@ pub struct Introduction {
     pub versions: BTreeMap<String, String>,
     /// Its routes, as far as it tells.
     pub routes: Vec<Route>,
-    /// Where it tells none: what its code looks as if it had.
+    /// Routes that its code looks as if it had besides.
     pub guesses: Vec<Route>,
+    /// The failures to learn its routes.
+    pub troubles: Vec<RouteTrouble>,
 }
 
 /// An event of a call.
@@ -853,30 +855,33 @@ fn introduction(told: &Value) -> Result<Introduction, AppError> {
         }
         _ => BTreeMap::new(),
     };
-    let listed: Vec<Route> = list_at(told, "routes").iter().filter_map(route).collect();
-    let mut routes = listed.clone();
-    // Keep the guessed path below a mount only if the mount lists no routes of its own.
-    routes.retain(|route| {
-        let mount = route.path.strip_suffix(BELOW);
-        !mount.is_some_and(|mount| listed.iter().any(|other| other.path.starts_with(mount) && other.path != route.path))
-    });
     Ok(Introduction {
         python: text_at(told, "python"),
         framework: text_at(told, "framework"),
         versions,
-        routes,
-        guesses: list_at(told, "guesses").iter().filter_map(route).collect(),
+        routes: routes_at(told, "routes", RouteSource::Known),
+        guesses: routes_at(told, "guesses", RouteSource::Guessed),
+        troubles: list_at(told, "troubles").iter().filter_map(trouble).collect(),
     })
 }
 
-/// The path requested below a mount that lists no routes.
-const BELOW: &str = "/a-file";
+fn trouble(told: &Value) -> Option<RouteTrouble> {
+    let Value::Dict(told) = told else { return None };
+    let [framework, place, kind, message] = ["framework", "place", "kind", "message"].map(|key| text_at(told, key));
+    Some(RouteTrouble { framework, place, kind, message })
+}
 
+fn routes_at(told: &Entries, key: &str, source: RouteSource) -> Vec<Route> {
+    list_at(told, key).iter().filter_map(route).map(|route| Route { source, ..route }).collect()
+}
+
+/// A route; `None` of a mount, which is where other routes are.
 fn route(told: &Value) -> Option<Route> {
     let Value::Dict(told) = told else { return None };
     let (kind, path) = (text_at(told, "kind"), text_at(told, "path"));
-    // A mount that lists no routes is tested with a request for a path below it.
-    let path = if kind == "mount" { path + BELOW } else { path };
+    if kind == "mount" {
+        return None;
+    }
     let methods = match texts_at(told, "methods") {
         _ if kind == "websocket" => Vec::new(),
         none if none.is_empty() => vec!["GET".to_owned()],
@@ -893,8 +898,11 @@ fn route(told: &Value) -> Option<Route> {
         content_type: text_at(told, "content_type"),
         body: text_at(told, "body"),
         full_body: text_at(told, "full_body"),
+        offers: texts_at(told, "offers"),
+        subprotocols: texts_at(told, "subprotocols"),
+        messages: texts_at(told, "messages"),
         words: texts_at(told, "words"),
-        ..Route::default()
+        source: RouteSource::Known,
     })
 }
 

@@ -1,4 +1,4 @@
-# Loads the program that the harness sends first: its source, and its code if this kind of Python compiled it before.
+# Loads the program that the harness sends first: the sources of its parts, and their code if this kind of Python compiled it before.
 import _frozen_importlib_external, marshal, os
 
 
@@ -28,9 +28,8 @@ def show(title):
 
 program = marshal.loads(take(int.from_bytes(take(4), "little")))
 show(program["title"])
+parts = program["sources"]
 if program["magic"] == _frozen_importlib_external.MAGIC_NUMBER:
-    program = marshal.loads(program["code"])
-else:
-    program = compile(program["source"], "<string>", "exec")
-del take, show
-exec(program)
+    parts = marshal.loads(program["code"])
+del take, show, program
+exec(parts["shim.py"])

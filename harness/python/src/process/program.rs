@@ -17,12 +17,31 @@ use super::{
     confinement::Confinement,
     group::Group,
     interpreter::{Site, is_readable, not_started},
-    venv,
+    marshal, venv,
 };
 use relapse_core::{asgi::value::Value, error::AppError};
 
 /// The program itself.
 pub(super) const SHIM: &str = include_str!("shim.py");
+
+/// The parts of the program, by their paths here: the first one runs, and imports the others.
+const PARTS: &[(&str, &str)] = &[
+    ("shim.py", SHIM),
+    ("routes.py", include_str!("routes.py")),
+    ("routes/channels.py", include_str!("routes/channels.py")),
+    ("routes/code.py", include_str!("routes/code.py")),
+    ("routes/django.py", include_str!("routes/django.py")),
+    ("routes/documented.py", include_str!("routes/documented.py")),
+    ("routes/entry.py", include_str!("routes/entry.py")),
+    ("routes/examples.py", include_str!("routes/examples.py")),
+    ("routes/graphql.py", include_str!("routes/graphql.py")),
+    ("routes/litestar.py", include_str!("routes/litestar.py")),
+    ("routes/mcp.py", include_str!("routes/mcp.py")),
+    ("routes/reading.py", include_str!("routes/reading.py")),
+    ("routes/socketio.py", include_str!("routes/socketio.py")),
+    ("routes/starlette.py", include_str!("routes/starlette.py")),
+    ("routes/werkzeug.py", include_str!("routes/werkzeug.py")),
+];
 
 /// The program that compiles it.
 const COMPILER: &str = include_str!("compiler.py");
@@ -57,11 +76,16 @@ pub(super) fn of(site: &Site) -> Result<Value, AppError> {
     let (magic, code) = code.split_at_checked(MAGIC_BYTES).unwrap_or_default();
     let entries = [
         ("title", Value::Bytes(Bytes::from(format!("relapse asgi:{}", site.app)))),
-        ("source", Value::Str(SHIM.to_owned())),
+        ("sources", sources()),
         ("magic", Value::Bytes(Bytes::copy_from_slice(magic))),
         ("code", Value::Bytes(Bytes::copy_from_slice(code))),
     ];
     Ok(Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect()))
+}
+
+/// The source of each part by its path.
+fn sources() -> Value {
+    Value::Dict(PARTS.iter().map(|(path, source)| ((*path).into(), Value::Str((*source).to_owned()))).collect())
 }
 
 /// The code from the cache of an earlier command, or from a compiler, which then stores it there.
@@ -80,7 +104,8 @@ fn stored_or_compiled(site: &Site) -> Result<Vec<u8>, AppError> {
 
 /// The name of the file for an interpreter. One that is replaced by another kind of Python is told by the number in its code.
 fn file_name(site: &Site) -> String {
-    let digest = Sha256::digest(format!("{}\n{SHIM}", site.python.display()));
+    let parts: String = PARTS.iter().map(|(path, source)| format!("{path}\n{source}")).collect();
+    let digest = Sha256::digest(format!("{}\n{parts}", site.python.display()));
     digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -117,7 +142,9 @@ fn compile(site: &Site) -> Result<Vec<u8>, AppError> {
         unreachable!("both are piped");
     };
     // One that cannot do it, for whatever reason, compiles the source when it is to run it.
-    let written = deliver(to, SHIM.as_bytes().to_vec(), SILENCE_LIMIT).map(drop);
+    let mut parts = Vec::new();
+    marshal::write(&sources(), &mut parts);
+    let written = deliver(to, parts, SILENCE_LIMIT).map(drop);
     let code = written.and_then(|()| read(from)).unwrap_or_default();
     // Its end follows the end of what it writes.
     let is_done = !code.is_empty() && group.child().wait().is_ok_and(|status| status.success());
