@@ -39,6 +39,7 @@ mod stage; // the reference app in Python, as software of a target
 mod stalls; // apps that keep the event loop to themselves
 mod standing; // what stands on a port, and what looks at it
 mod steps; // the steps of a case
+mod stories; // hunts whose clients belong together
 mod support; // helpers
 mod tidy; // the rules of this house
 mod twin; // the backend held against the real frameworks

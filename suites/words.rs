@@ -188,4 +188,11 @@ fn a_server_gives_what_the_state_machine_allows() {
     assert_eq!(refused(&[&gone]), Some(0), "a disconnect before connect");
     assert_eq!(refused(&[&Inbound::WebsocketConnect, &Inbound::WebsocketConnect]), Some(1), "connect twice");
     assert_eq!(refused(&[&Inbound::WebsocketConnect, &Inbound::HttpDisconnect]), Some(1), "an event of another kind");
+    // A send that raises because the client is gone does not take away what it had said before.
+    let mut machine = Machine::new(ScopeType::Websocket);
+    machine.on_receive(&Inbound::WebsocketConnect).unwrap();
+    machine.on_send(&accept()).unwrap();
+    machine.lose();
+    assert!(machine.on_receive(&text).is_ok() && machine.on_receive(&gone).is_ok());
+    assert!(machine.on_receive(&text).is_err(), "a message after the disconnect");
 }

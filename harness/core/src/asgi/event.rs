@@ -430,12 +430,14 @@ pub struct Machine {
     kind: ScopeType,
     state: ConnectionState,
     received_any: bool,
+    /// Whether the application was given a disconnect.
+    is_told_end: bool,
 }
 
 impl Machine {
     /// The machine of a connection that was just handed to the application.
     pub fn new(kind: ScopeType) -> Machine {
-        Machine { kind, state: ConnectionState::Connecting, received_any: false }
+        Machine { kind, state: ConnectionState::Connecting, received_any: false, is_told_end: false }
     }
 
     /// Where the connection stands.
@@ -453,11 +455,13 @@ impl Machine {
             (Inbound::WebsocketConnect, ScopeType::Websocket) => first,
             (Inbound::WebsocketReceive { text, bytes }, ScopeType::Websocket) => {
                 !first
-                    && matches!(self.state, ConnectionState::Open | ConnectionState::Ended)
+                    && !self.is_told_end
+                    && matches!(self.state, ConnectionState::Open | ConnectionState::Ended | ConnectionState::Gone)
                     && text.is_some() != bytes.is_some()
             }
             (Inbound::WebsocketDisconnect { .. }, ScopeType::Websocket) => {
                 self.state = ConnectionState::Gone;
+                self.is_told_end = true;
                 !first
             }
             (Inbound::HttpRequest { .. }, ScopeType::Http) => true,
@@ -516,7 +520,8 @@ impl Machine {
         Ok(())
     }
 
-    /// `send` tells the application that its client is gone (ASGI, "Disconnected Client").
+    /// `send` tells the application that its client is gone (ASGI, "Disconnected Client"). The messages that came before
+    /// may still be received.
     pub fn lose(&mut self) {
         self.state = ConnectionState::Gone;
     }

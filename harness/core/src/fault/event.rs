@@ -147,8 +147,9 @@ impl EventFault {
     /// Whether a server does it while the client is there.
     pub fn is_ordinary(&self) -> bool {
         match self {
-            EventFault::StartupFails { .. } | EventFault::SendDelays { .. } | EventFault::Cancel {} => true,
-            EventFault::Give { .. }
+            EventFault::StartupFails { .. } | EventFault::SendDelays { .. } => true,
+            EventFault::Cancel {}
+            | EventFault::Give { .. }
             | EventFault::Drop {}
             | EventFault::OmitKey { .. }
             | EventFault::Repeat {}

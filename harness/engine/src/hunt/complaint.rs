@@ -8,10 +8,11 @@ use relapse_core::{
     judge::{
         check::{self, RunView},
         classify::Exchange,
-        outcome::{Class, Outcome},
+        outcome::{Class, Ending, Outcome},
         verdict::{FindingKey, FindingSite, HealthyClient, RaisedAt, Rule},
     },
     record::transcript::Transcript,
+    wire::close_code::CloseCode,
 };
 
 /// Something that is wrong with a run.
@@ -127,7 +128,11 @@ fn look_at(
 fn site(ground: &Ground, reading: &Exchange<'_>, outcome: &Outcome) -> Option<FindingSite> {
     let foreign = ground.external()?;
     let route = foreign.route_of_exchange(reading).map(ToString::to_string);
-    let answers_for = matches!(outcome.class, Class::ServerError | Class::DisguisedError);
+    let answers_for = matches!(outcome.class, Class::ServerError | Class::DisguisedError)
+        || matches!(
+            outcome.ending,
+            Ending::Close { code: Some(CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL), .. }
+        );
     let exception = own_exception(reading).or_else(|| handled(reading).filter(|_| answers_for).last());
     let exception = exception.map(|exception| RaisedAt {
         type_name: exception.type_name.clone(),

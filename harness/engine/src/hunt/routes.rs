@@ -256,6 +256,9 @@ fn spoil_body(choices: Choices, route: &Route, request: &mut Request) {
     if route.content_type.starts_with("multipart/") && choices.fork("parts").happens(3, 4) {
         return spoil_parts(choices.fork("part"), route, request);
     }
+    if route.content_type.ends_with("urlencoded") && choices.fork("as parts").happens(1, 6) {
+        return give_parts(request);
+    }
     request.body = odd_body(choices, route, &request.body);
     let kind = choices.fork("type");
     if kind.fork("is another").happens(1, 8) {
@@ -291,11 +294,47 @@ fn odd_body(choices: Choices, route: &Route, good: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Writes an urlencoded form as a form of parts (RFC 7578), which clients may send to the same route.
+fn give_parts(request: &mut Request) {
+    const BOUNDARY: &str = "relapse-form-boundary";
+    let pairs = form_urlencoded::parse(&request.body);
+    let parts = pairs.map(|(name, value)| {
+        let name = name.replace('"', "%22");
+        format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    });
+    request.body = (parts.collect::<String>() + &format!("--{BOUNDARY}--\r\n")).into_bytes();
+    request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"content-type"));
+    let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+    request.headers.push((b"content-type"[..].into(), kind.into()));
+    request.headers.sort();
+}
+
+/// Stands for a letter of Latin-1 that is no UTF-8, while a body is text.
+const LATIN_LETTER: char = '\u{e0e9}';
+
+/// The body with that letter as its byte.
+fn with_latin_letter(body: Vec<u8>) -> Vec<u8> {
+    match String::from_utf8(body) {
+        Ok(text) => text.split(LATIN_LETTER).map(str::as_bytes).collect::<Vec<_>>().join(&0xe9),
+        Err(error) => error.into_bytes(),
+    }
+}
+
 /// Makes a form of parts odd: a part missing, doubled, without its name, or with a file without a name or content; the
 /// end missing; another boundary, or none.
 fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
-    const CHANGES: [&str; 9] =
-        ["missing", "no file name", "no content", "no name", "doubled", "no end", "half an end", "boundary", "type"];
+    const CHANGES: [&str; 10] = [
+        "missing",
+        "no file name",
+        "no content",
+        "not UTF-8",
+        "no name",
+        "doubled",
+        "no end",
+        "half an end",
+        "boundary",
+        "type",
+    ];
     let text = String::from_utf8_lossy(&request.body).into_owned();
     let boundary = route.content_type.split_once("boundary=").map_or("", |(_, boundary)| boundary);
     let delimiter = format!("--{boundary}\r\n");
@@ -312,6 +351,10 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
             let content = part.find("\r\n\r\n").map_or(part.len(), |start| start + 4);
             *part = [&part[..content], "\r\n"].concat();
         }
+        ("not UTF-8", Some(part)) => {
+            let content = part.find("\r\n\r\n").map_or(part.len(), |start| start + 4);
+            part.insert(content, LATIN_LETTER);
+        }
         ("no name", Some(part)) => *part = part.replace("; name=", "; nome="),
         ("doubled", Some(part)) => {
             let twice = part.clone();
@@ -327,6 +370,7 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
     }
     let body: String = parts.iter().map(|part| delimiter.clone() + part).collect();
     route.give_body(request, &(body + &last));
+    request.body = with_latin_letter(std::mem::take(&mut request.body));
     for (name, value) in &mut request.headers {
         if name.eq_ignore_ascii_case(b"content-type") {
             *value = says.clone().into();
