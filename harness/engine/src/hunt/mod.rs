@@ -15,6 +15,7 @@ mod stories;
 mod versions;
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write as _;
@@ -61,7 +62,7 @@ const CHUNK: u64 = 64;
 /// From how many cases on a hunt must have reached something.
 const ENOUGH: u64 = 20;
 
-/// How many cases are tried alone where one shows what was found only after others.
+/// How many cases with a finding are tried alone where one shows it only after others.
 const TRIED_ALONE: usize = 32;
 
 /// How long a run in virtual time may really take before its app is taken for slow: then it is not run again to make it
@@ -466,12 +467,42 @@ struct Scan {
 #[derive(Debug)]
 struct First {
     number: u64,
+    /// The cases that have it, as far as they would be tried alone.
+    all: Alone,
     /// The finding's words there.
     message: String,
     /// The events there, on a server that need not do it again.
     seen: Option<Arc<Transcript>>,
     /// How long the run really took.
     took: Duration,
+}
+
+/// Cases with one finding, of which one may show it alone: those with the most connections first, which depend least on what
+/// others have left behind.
+#[derive(Debug, Default)]
+struct Alone(BTreeSet<(Reverse<usize>, u64)>);
+
+impl Alone {
+    fn add(&mut self, drawn: &GeneratedCase, number: u64) {
+        let openings = drawn.visits.iter().flatten().filter(|step| step.opening().is_some()).count();
+        self.0.insert((Reverse(openings), number));
+        self.limit();
+    }
+
+    fn join(&mut self, other: Alone) {
+        self.0.extend(other.0);
+        self.limit();
+    }
+
+    fn limit(&mut self) {
+        while self.0.len() > TRIED_ALONE {
+            self.0.pop_last();
+        }
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.0.iter().map(|(_, number)| *number).collect()
+    }
 }
 
 impl Scan {
@@ -484,8 +515,13 @@ impl Scan {
                     first.seen = first.seen.filter(|_| has_room);
                     entry.insert(first);
                 }
-                Entry::Occupied(mut entry) if first.number < entry.get().number => drop(entry.insert(first)),
-                Entry::Occupied(_) => {}
+                Entry::Occupied(mut entry) => {
+                    let old = entry.get_mut();
+                    if first.number < old.number {
+                        std::mem::swap(old, &mut first);
+                    }
+                    old.all.join(first.all);
+                }
             }
         }
     }
@@ -714,7 +750,9 @@ impl<'h> Worker<'h> {
             let kept = is_kept.then(|| played.ok()).flatten().map(Arc::new);
             for Complaint { key, message, .. } in looked {
                 let seen = kept.clone();
-                scan.first.entry(key).or_insert(First { number, message, seen, took });
+                let first = scan.first.entry(key);
+                let first = first.or_insert_with(|| First { number, all: Alone::default(), message, seen, took });
+                first.all.add(&drawn, number);
             }
             if hunt.stops_at_first && !scan.first.is_empty() {
                 break;
@@ -773,7 +811,8 @@ impl<'h> Worker<'h> {
                 if known.iter().any(|known: &FindingKey| known.may_be(&key)) {
                     continue;
                 }
-                let new = match self.keep(key, (drawn.clone(), played.clone()), number, effort) {
+                let alone = first.get(&key).map_or_else(Vec::new, |first| first.all.numbers());
+                let new = match self.keep(key, (drawn.clone(), played.clone()), (number, &alone), effort) {
                     Ok(new) => new,
                     Err(error) => {
                         unfinished.note(&not_started(error)?);
@@ -848,7 +887,7 @@ impl<'h> Worker<'h> {
         &self,
         key: FindingKey,
         found: (GeneratedCase, Played),
-        number: u64,
+        (number, alone): (u64, &[u64]),
         effort: Effort,
     ) -> Result<Found, Error> {
         let hunt = self.hunt;
@@ -856,7 +895,7 @@ impl<'h> Worker<'h> {
             self.deadline.set(hunt.deadline.within(SLOW_CONFIRMATION_LIMIT));
             self.longest.set(self.longest.get().max(took));
         }
-        let smallest = self.shrink_and_confirm(&key, found, number, effort);
+        let smallest = self.shrink_and_confirm(&key, found, (number, alone), effort);
         self.deadline.set(hunt.deadline);
         let Smallest { drawn, played, number, reproduction } = smallest?;
         let seed = hunt.seed_of(number);
@@ -888,12 +927,12 @@ impl<'h> Worker<'h> {
     }
 
     /// The smallest thing that still shows a finding of the case with this number, counted from 0; in a fresh process
-    /// if there can be one.
+    /// if there can be one. `alone` are the cases to try there instead.
     fn shrink_and_confirm(
         &self,
         key: &FindingKey,
         found: (GeneratedCase, Played),
-        number: u64,
+        (number, alone): (u64, &[u64]),
         effort: Effort,
     ) -> Result<Smallest, Error> {
         let hunt = self.hunt;
@@ -923,7 +962,7 @@ impl<'h> Worker<'h> {
             }
         }
         // State left by other cases was a part of it. There may be a case that shows it alone.
-        for number in (number..hunt.cases).take(TRIED_ALONE) {
+        for &number in alone {
             let (whole, seed) = hunt.draw(number);
             let shown = match self.play_anew(owned, &whole, seed) {
                 Err(Error::TimeIsOver) => break,

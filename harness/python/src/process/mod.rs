@@ -209,7 +209,7 @@ async fn attend(
     receives: &Receives,
     is_sending: &AtomicBool,
 ) -> Result<(), Exception> {
-    let (credit, mut pace, kind) = (send.credit(), Throttle::new(), send.kind());
+    let (credit, mut pace, kind) = (send.credit(), SendThrottle::new(), send.kind());
     // Handle every pending event at once, however many there are.
     while let Some(happening) = unconstrained(happenings.recv()).await {
         match happening {
@@ -263,39 +263,34 @@ fn record(what: EventKind) {
     ExchangeRecorder::with_current(|scribe| scribe.record(Actor::Application, what));
 }
 
-/// The rate at which an application sends, or receives: a server may give the end again whenever it is asked. One that
-/// goes on without end at one moment would stop the virtual time, so that no limit would ever expire: the more often it
-/// does, the longer each one takes.
-struct Throttle {
-    /// How many still take no time.
-    left: u32,
+/// The rate at which an application sends. One that sends without end at one moment would stop the virtual time, so
+/// that no limit would ever expire: the more it sends, the longer each send takes.
+struct SendThrottle {
+    sends: u32,
     at: Instant,
     pause: Duration,
 }
 
-impl Throttle {
-    /// How many take no time at one moment, and how many after a pause; and how long the first pause takes. Each one takes
-    /// twice as long as the one before.
-    const AT_ONCE: u32 = 1000;
-    const AFTER_PAUSE: u32 = 50;
+impl SendThrottle {
+    /// How many sends take no time at one moment, and how long the next one after them takes. Each time it takes twice as
+    /// long.
+    const SENDS_AT_ONCE: u32 = 1000;
     const PAUSE: Duration = Duration::from_millis(1);
 
-    fn new() -> Throttle {
-        Throttle { left: Throttle::AT_ONCE, at: Instant::now(), pause: Throttle::PAUSE }
+    fn new() -> SendThrottle {
+        SendThrottle { sends: 0, at: Instant::now(), pause: SendThrottle::PAUSE }
     }
 
-    /// Before each. Others have their turn.
+    /// Before each send. Others have their turn.
     async fn keep(&mut self) {
         consume_budget().await;
         if Instant::now() != self.at {
-            *self = Throttle::new();
+            *self = SendThrottle::new();
         }
-        match self.left.checked_sub(1) {
-            Some(left) => self.left = left,
-            None => {
-                sleep(self.pause).await;
-                *self = Throttle { left: Throttle::AFTER_PAUSE, at: Instant::now(), pause: 2 * self.pause };
-            }
+        self.sends += 1;
+        if self.sends > SendThrottle::SENDS_AT_ONCE {
+            sleep(self.pause).await;
+            *self = SendThrottle { sends: 0, at: Instant::now(), pause: 2 * self.pause };
         }
     }
 }
@@ -309,7 +304,6 @@ async fn give(
     credit: &(dyn Fn() -> usize + Sync),
     has_given: &(dyn Fn() + Sync),
 ) {
-    let mut pace = Throttle::new();
     loop {
         // `attend` changes this, and is polled before, in the same task.
         poll_fn(|_| if receives.are_waiting() { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -325,7 +319,6 @@ async fn give(
             // The app had it with its scope.
             Some(Ok(_)) if receives.has_first.swap(false, Ordering::Relaxed) => {}
             Some(Ok(event)) => {
-                pace.keep().await;
                 let event = event.written(receive.message_keys());
                 tell(with_credit(id, command("give", id, [event]), credit));
             }
