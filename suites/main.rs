@@ -8,6 +8,7 @@ mod behind; // the reference app behind real servers
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes
 mod conformance; // how servers keep RFC 6455, frame by frame
+mod corpus; // small services with one mistake each
 mod credentials; // every credential, place and environment
 mod dependencies; // what the service depends on, over HTTP
 mod differential;

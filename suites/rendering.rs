@@ -8,6 +8,7 @@ use relapse::{
     case::Case,
     deadline::Deadline,
     discover::{Catalogue, issues},
+    hunt::Reproduction,
     issue::Issue,
     report::sequence::SequenceDetail,
     trial::{Ran, Report, Trial},
@@ -19,6 +20,7 @@ use relapse_backend::{
 };
 use relapse_command::report::{
     catalogue::{render_list, render_map},
+    corpus::{self, CorpusFinding, CorpusReport, FoundMistake, OnMistake, ServiceReport},
     json::render as render_json,
     located::render as render_located,
     show::{Background, render as render_show},
@@ -109,4 +111,60 @@ fn a_mistake_in_a_case_file() {
         Error::at("cases/a.toml", text, 20..25, "unknown field `steps`", Some("did you mean `step`?".to_owned()));
     let Error::File(located) = error else { unreachable!("the constructor makes nothing else") };
     check_page("located", &render_located(&located));
+}
+
+fn corpus_finding(key: &str) -> CorpusFinding {
+    CorpusFinding {
+        key: key.to_owned(),
+        message: "the client got HTTP 500".to_owned(),
+        also: Vec::new(),
+        seed: Some(7),
+        reproduction: Some(Reproduction::Shown),
+        again: "relapse hunt --seed 7 --cases 1 --target 'asgi:app:app @ fixtures/corpus/one'".to_owned(),
+    }
+}
+
+fn corpus_service(
+    service: &str,
+    on_mistake: Result<OnMistake, String>,
+    on_fix: Result<Vec<CorpusFinding>, String>,
+) -> ServiceReport {
+    ServiceReport {
+        service: service.to_owned(),
+        mistake: "It fails.".to_owned(),
+        source: "https://example.com/1".to_owned(),
+        route: Some("GET /orders/{id}".to_owned()),
+        symptom: "KeyError".to_owned(),
+        on_mistake,
+        on_fix,
+    }
+}
+
+fn corpus_report() -> CorpusReport {
+    let finding = corpus_finding("no_server_error: 500 on GET /orders/{id} by KeyError in order");
+    let found = FoundMistake { cases: 6, after: Duration::from_millis(1234), finding };
+    let late = "it was asked to end".to_owned();
+    CorpusReport {
+        profile: "uvicorn-0.35".to_owned(),
+        seed: 1,
+        time: Some(Duration::from_secs(60)),
+        cases: None,
+        services: vec![
+            corpus_service("found", Ok(OnMistake { found: Some(found), others: Vec::new() }), Ok(Vec::new())),
+            corpus_service(
+                "missed",
+                Ok(OnMistake { found: None, others: vec![corpus_finding("hang on ws:/chat")] }),
+                Ok(vec![corpus_finding("no_drop on GET /"), CorpusFinding::of_shutdown("it hangs")]),
+            ),
+            corpus_service("broken_repair", Ok(OnMistake { found: None, others: Vec::new() }), Err("no".to_owned())),
+            corpus_service("late", Err(late.clone()), Err(late)),
+        ],
+        broken: vec!["could not read x/mistake.toml".to_owned()],
+    }
+}
+
+#[test]
+fn the_mistakes_of_a_corpus() {
+    check_page("corpus", &corpus::render(&corpus_report(), 150));
+    check_page("corpus_json", &corpus::render_json(&corpus_report()));
 }

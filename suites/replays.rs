@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The output of a line that a shell runs in a directory, with the command in its path.
-fn in_a_shell(directory: &Path, line: &str) -> (Option<i32>, String) {
+pub(crate) fn in_a_shell(directory: &Path, line: &str) -> (Option<i32>, String) {
     let beside = Path::new(env!("CARGO_BIN_EXE_relapse")).parent().unwrap().display().to_string();
     let path = format!("{beside}:{}", std::env::var("PATH").unwrap());
     let output = Command::new("sh").args(["-c", line]).current_dir(directory).env("PATH", path).output().unwrap();

@@ -257,3 +257,26 @@ fn an_unanswered_ping_ends_the_connection_as_measured(
     let expired = transcript.events.iter().find(|event| event.what == EventKind::KeepaliveExpired);
     assert_eq!(expired.map(|event| event.at.as_secs()), after_s);
 }
+
+/// An app that ignores the end of its client waits in the end, however often its server tells it.
+#[rstest]
+#[case::always("uvicorn-0.35")]
+#[case::one_more("uvicorn-0.54")]
+#[case::nothing("hypercorn-0.18")]
+fn an_app_that_ignores_the_end_of_its_client_waits(#[case] server: &str) {
+    let application = Scripted::new(|_, mut ends: Ends| async move {
+        loop {
+            if ends.receive().await? == Inbound::WebsocketConnect {
+                ends.send(accept(None)).await?;
+            }
+        }
+    });
+    let steps = [step(Action::Open(Request::standard("GET", "/ws"))), step(Action::Leave)];
+    let transcript = converse(application, &profile(server), &steps);
+    let told = |what: &EventKind| matches!(what, EventKind::Received(Inbound::WebsocketDisconnect { .. }));
+    let count = transcript.events.iter().filter(|event| told(&event.what)).count();
+    assert!((1..=1000).contains(&count), "{count}");
+    let is_over =
+        transcript.events.iter().any(|event| matches!(event.what, EventKind::Returned | EventKind::Raised(_)));
+    assert!(!is_over, "the call goes on");
+}

@@ -173,6 +173,15 @@ pub(crate) enum UsageError {
     /// A hunt that reached nothing.
     #[error("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases")]
     HuntReachedNothing,
+    /// A corpus behind several profiles.
+    #[error("--corpus hunts behind one profile: name one, as in `--profile {first}`")]
+    CorpusBehindSeveral {
+        /// The first of the profiles.
+        first: String,
+    },
+    /// A service file beside a corpus.
+    #[error("--corpus hunts without a hint, and the relapse.toml of this directory would be one")]
+    HintForCorpus,
     /// No service file, where answers have to be known.
     #[error("what is answered has to be known: `relapse init --target {target}` writes a relapse.toml")]
     NoServiceFile {

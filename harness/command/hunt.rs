@@ -1,5 +1,7 @@
 //! `relapse hunt`: a generated search for failures without a report.
 
+mod corpus;
+
 use crate::builtin::{self, defect::Defect, revision::Revision, runner::ground};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,6 +29,7 @@ use relapse_core::{
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
+use self::corpus::{CorpusArgs, CorpusHunt, hunt_on_corpus};
 use super::{
     Moved, defect, determinism,
     error::{CommandResult, UsageError},
@@ -127,6 +130,8 @@ pub(super) struct HuntArgs {
     /// On each alone, with no hint, until it is found.
     #[arg(long, conflicts_with_all = ["defect", "shard", "time"])]
     detection: bool,
+    #[command(flatten)]
+    corpus: CorpusArgs,
     /// Join the JSON documents of a campaign's parts instead
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["detection", "defect", "shard", "time", "cases", "seed", "faults", "legal_only", "capsules", "jobs"])]
     merge: Vec<PathBuf>,
@@ -210,6 +215,8 @@ pub(super) enum HuntPlan<'a> {
     Merge(&'a [PathBuf]),
     /// Hunts on each defect of the built-in backend alone.
     Detect(Box<Hunt>),
+    /// Hunts on each service of a corpus.
+    OnCorpus(Box<CorpusHunt>),
     /// Hunts on the built-in backend.
     OnBackend(Box<Hunt>),
     /// Hunts on a target of the user's own.
@@ -226,6 +233,9 @@ pub(super) struct TargetHunt<'a> {
 
 impl HuntArgs {
     pub(super) fn plan(&self) -> CommandResult<HuntPlan<'_>> {
+        if let Some(directory) = &self.corpus.corpus {
+            return Ok(HuntPlan::OnCorpus(Box::new(self.plan_on_corpus(directory)?)));
+        }
         match &self.target {
             _ if !self.merge.is_empty() => Ok(HuntPlan::Merge(&self.merge)),
             HuntTarget::Own(target) => Ok(HuntPlan::OnTarget(Box::new(self.plan_on_target(target)?))),
@@ -299,6 +309,7 @@ pub(super) fn hunt(args: &HuntArgs) -> CommandResult {
     match args.plan()? {
         HuntPlan::Merge(parts) => merge(args, parts),
         HuntPlan::Detect(hunt) => detect(args, &hunt),
+        HuntPlan::OnCorpus(hunt) => hunt_on_corpus(args, &hunt),
         HuntPlan::OnBackend(hunt) if args.check_determinism => {
             determinism::of_hunt(&hunt, |number| check_again(args, None, number))
         }
@@ -436,7 +447,7 @@ fn check_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
             break;
         }
         let profile = profile.as_deref();
-        let hunt = hunt_for(args, target, profile, &plan.introduction)?;
+        let hunt = hunt_for(args, target, profile, &plan.introduction, note)?;
         let exit = determinism::of_hunt(&hunt, |number| check_again(args, profile, number))?;
         shut_down(&hunt)?;
         if exit != CommandExit::Passes {
@@ -505,7 +516,7 @@ fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> 
     let (deadline, reproducers) = (args.deadline(), Reproducers::of(Some(front.directory)));
     let mut hunted = Vec::new();
     for (number, version) in (1..).zip(&plan.versions) {
-        let mut hunt = hunt_for(args, version, front.profile, &plan.introduction)?;
+        let mut hunt = hunt_for(args, version, front.profile, &plan.introduction, note)?;
         // Of two versions each has two fifths of the time, and the rest is for trying on one what was found on the other.
         hunt.deadline = if plan.versions.len() > 1 { deadline.part(2 * number, 5) } else { deadline };
         let reproducers = reproducers.beside();
@@ -584,7 +595,7 @@ fn compare(
     Ok(Hunted { result, found: Vec::new(), reproducers, deadline, written })
 }
 
-/// A hunt on a target of the user's own.
+/// A hunt on a target of the user's own. `tell` hears how the target receives the plainest client, where it turns it away.
 ///
 /// # Errors
 /// Also when it would prove nothing.
@@ -593,6 +604,7 @@ fn hunt_for(
     target: &TargetSpec,
     profile: Option<&str>,
     introduction: &TargetIntroduction,
+    tell: impl Fn(&str),
 ) -> CommandResult<Hunt> {
     let TargetIntroduction { binding, token, .. } = introduction;
     let (context, clock) = (args.context(profile), target.clock(&args.python));
@@ -612,7 +624,7 @@ fn hunt_for(
     }
     match prey.greet(args.seed).map_err(|why| UsageError::VainHunt { why })? {
         Greeting::LetIn => {}
-        Greeting::TurnedAway(how) => note(&format!("{how}; the hunt goes on from there")),
+        Greeting::TurnedAway(how) => tell(&format!("{how}; the hunt goes on from there")),
     }
     let mut hunt = Hunt::on(Ground::External(Arc::new(prey)), servers()?, cases);
     // Without --hostile, use only faults that a conforming server can produce.

@@ -112,16 +112,35 @@ pub(crate) fn complain_of(error: &UsageError) {
 
 /// Prints what could not be done to standard error.
 pub(crate) fn complain_about(error: &Error) {
-    let mut text = match error {
+    write_err(&match error {
         Error::File(located) => render_located(located),
-        other => format!("error: could not {other}"),
-    };
+        other => format!("error: {}", in_words(other)),
+    });
+}
+
+/// Prints why one of several things could not be done to standard error, with its name.
+pub(crate) fn complain_of_one(name: &str, why: &str) {
+    write_err(&format!("error: {name}: {why}"));
+}
+
+/// Why a command could not do its work, in words.
+pub(crate) fn reason(failure: &Failure) -> String {
+    match failure {
+        Failure::Usage(error) => error.to_string(),
+        Failure::Work(error) => in_words(error),
+        Failure::NoCase(errors) => errors.iter().map(in_words).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// An error with its causes, in words.
+pub(crate) fn in_words(error: &Error) -> String {
+    let mut text = format!("could not {error}");
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text.push_str(&format!("\n  because: {cause}"));
         source = cause.source();
     }
-    write_err(&text);
+    text
 }
 
 /// Says what is good to know to standard error.

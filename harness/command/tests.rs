@@ -65,6 +65,7 @@ fn no_python(options: &str) -> UsageError {
 #[case("hunt --target asgi:service:app --server uvicorn --write-pytest tests", UsageError::TestsOfServer)]
 #[case("hunt --target ws://127.0.0.1:1 --hostile", UsageError::HostileUrl)]
 #[case("hunt --target asgi:service:app --write-pytest tests --profile uvicorn-0.35 --profile daphne-4.2", UsageError::TestsOfSeveral { first: "uvicorn-0.35".to_owned() })]
+#[case("hunt --corpus fixtures/corpus --profile uvicorn-*", UsageError::CorpusBehindSeveral { first: "uvicorn-0.35".to_owned() })]
 #[case("proxy --upstream ws://127.0.0.1:1 --control 0.0.0.0:0", UsageError::ControlFromElsewhere)]
 #[case("replay --reproducers harness", UsageError::NoReproducer { path: "harness".into() })]
 fn a_mistake_in_the_arguments_is_an_error_of_its_kind(#[case] line: &str, #[case] expected: UsageError) {
@@ -103,6 +104,7 @@ fn what_fits_together_is_planned(#[case] line: &str) {
 #[case("run no_such_case --target ws://127.0.0.1:1")]
 #[case("list no_such_case")]
 #[case("show no_such_case")]
+#[case("hunt --corpus fixtures/corpus no_such_service")]
 #[case("serve --report 1")]
 fn without_a_case_there_is_no_plan(#[case] line: &str) {
     let Err(failure) = plan(line) else { panic!("{line} has a plan") };
@@ -114,6 +116,12 @@ fn without_a_case_there_is_no_plan(#[case] line: &str) {
 #[case("hunt --merge a b", "merge 2")]
 #[case("hunt --detection", "detect 20000")]
 #[case("hunt", "backend 2000 from 1")]
+#[case("hunt --corpus fixtures/corpus", "corpus of 64 behind uvicorn-0.54 for 60 s")]
+#[case("hunt --corpus fixtures/corpus raw_* fastapi_ws_bad_json --time 5s", "corpus of 5 behind uvicorn-0.54 for 5 s")]
+#[case(
+    "hunt --corpus fixtures/corpus sse_* --cases 9 --profile daphne-4.2",
+    "corpus of 3 behind daphne-4.2 for 9 cases"
+)]
 #[case("hunt --cases 10 --shard 2/2", "backend 5 from 6")]
 #[case("hunt --target ws://127.0.0.1:1 --before ws://127.0.0.1:2", "target behind 1 of 2")]
 fn a_hunt_is_of_one_kind(#[case] line: &str, #[case] expected: &str) {
@@ -121,8 +129,29 @@ fn a_hunt_is_of_one_kind(#[case] line: &str, #[case] expected: &str) {
     let kind = match args.plan().unwrap() {
         HuntPlan::Merge(parts) => format!("merge {}", parts.len()),
         HuntPlan::Detect(hunt) => format!("detect {}", hunt.cases),
+        HuntPlan::OnCorpus(hunt) => {
+            let length = hunt.time.map(|time| format!("{} s", time.as_secs()));
+            let length = length.or(hunt.cases.map(|cases| format!("{cases} cases"))).unwrap();
+            format!("corpus of {} behind {} for {length}", hunt.corpus.services.len(), hunt.profile)
+        }
         HuntPlan::OnBackend(hunt) => format!("backend {} from {}", hunt.cases, hunt.seed),
         HuntPlan::OnTarget(hunt) => format!("target behind {} of {}", hunt.fronts.len(), hunt.versions.len()),
     };
     assert_eq!(kind, expected);
+}
+
+/// A corpus is hunted on without a hint, and instead of anything else.
+#[rstest]
+#[case("--target asgi:service:app")]
+#[case("--detection")]
+#[case("--defect managers_leak")]
+#[case("--service-file relapse.toml")]
+#[case("--path ws:/chat")]
+#[case("--server uvicorn")]
+#[case("--shard 1/2")]
+fn a_corpus_is_hunted_on_alone(#[case] other: &str) {
+    let line = format!("relapse hunt --corpus fixtures/corpus {other}");
+    let refused = command().try_get_matches_from(line.split_whitespace()).unwrap_err();
+    assert_eq!(refused.kind(), clap::error::ErrorKind::ArgumentConflict, "{refused}");
+    assert!(command().try_get_matches_from(["relapse", "hunt", "a_service"]).is_err(), "a service needs its corpus");
 }

@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod conformance;
+pub mod corpus;
 pub mod formats;
 pub mod hunt;
 pub mod json;

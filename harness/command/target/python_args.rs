@@ -237,7 +237,9 @@ impl PythonArgs {
         let (mut directory, mut packages) = (self.dir.clone().unwrap_or_else(|| PathBuf::from(".")), None);
         for place in places {
             // A misspelled directory must not be asked of a package index.
-            let is_packages = place.contains(['=', '<', '>', '~', '!']) || place.ends_with(".txt");
+            let is_packages = place.contains(['=', '<', '>', '~', '!'])
+                || place.ends_with(".txt")
+                || PythonRequirements::is_known(place);
             match Path::new(place).is_dir() {
                 true => directory = PathBuf::from(place),
                 false if is_packages => packages = Some(PythonRequirements::of(place, Path::new("."))?),

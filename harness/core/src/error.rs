@@ -35,6 +35,9 @@ pub enum Error {
     /// No case file lies below a directory.
     #[error("find any case file (*.toml) below {}", .0.display())]
     NoCases(PathBuf),
+    /// A corpus has no folder.
+    #[error("find any service (a folder with mistake.toml) in {}", .0.display())]
+    NoServices(PathBuf),
     /// A filter selects nothing.
     #[error("select any case with `{filter}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!(": did you mean `{nearest}`?")))]
     NothingSelected {

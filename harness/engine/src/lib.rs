@@ -13,6 +13,7 @@
 //! | [`check`] | properties of a run, also those of a service of your own |
 //! | [`verdict`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
 //! | [`hunt`] | generated cases, shrinking, reproducers |
+//! | [`corpus`] | small services with one mistake each, which measure what a hunt finds |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
 //! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
 //! | [`files`] | files that a user names |
@@ -30,6 +31,7 @@ pub mod balancer;
 pub mod case;
 pub mod client;
 pub mod conform;
+pub mod corpus;
 pub mod deadline;
 pub mod defects;
 pub mod determinism;

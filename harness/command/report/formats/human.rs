@@ -3,7 +3,7 @@
 use relapse_core::judge::verdict::Verdict;
 
 use super::{HuntPages, Printing, Renderer, ValidationPages};
-use crate::report::{catalogue, conformance, hunt, proxy, table, validation};
+use crate::report::{catalogue, conformance, corpus, hunt, proxy, table, validation};
 use relapse::trial::Report;
 
 /// The format.
@@ -15,6 +15,7 @@ pub(super) const HUMAN: Renderer = Renderer {
         hunts: hunt::Hunts::page,
         merged: hunt::HuntDocument::page,
         detection: |figures, width| hunt::render_detection(figures.rows, figures.limit, width),
+        corpus: corpus::render,
     }),
     conformance: Some(conformance::render),
     validation: Some(ValidationPages { validations: validation::page, watched: validation::line }),

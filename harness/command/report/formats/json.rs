@@ -1,7 +1,7 @@
 //! JSON, one document a result.
 
 use super::{HuntPages, Printing, Renderer, ValidationPages};
-use crate::report::{catalogue, conformance, hunt, json, proxy, validation};
+use crate::report::{catalogue, conformance, corpus, hunt, json, proxy, validation};
 
 /// The format.
 pub(super) const JSON: Renderer = Renderer {
@@ -11,6 +11,7 @@ pub(super) const JSON: Renderer = Renderer {
         hunts: hunt::Hunts::to_json,
         merged: hunt::HuntDocument::to_json,
         detection: |figures, _| figures.to_json(),
+        corpus: |report, _| corpus::render_json(report),
     }),
     conformance: Some(|found, _| conformance::render_json(found)),
     validation: Some(ValidationPages {

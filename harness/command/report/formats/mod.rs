@@ -10,6 +10,7 @@ use relapse_core::conformance::Conformance;
 
 use super::{
     catalogue::Listing,
+    corpus::CorpusReport,
     hunt::{DetectionFigures, HuntDocument, Hunts},
     proxy::ProxyEvent,
     validation::{Try, Validations},
@@ -64,6 +65,8 @@ pub struct HuntPages {
     pub merged: fn(&HuntDocument) -> String,
     /// The figures of a detection.
     pub detection: fn(&DetectionFigures<'_>, usize) -> String,
+    /// The mistakes of a corpus, found and missed.
+    pub corpus: fn(&CorpusReport, usize) -> String,
 }
 
 /// The pages of a validation.

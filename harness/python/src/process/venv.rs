@@ -48,8 +48,8 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    /// Reads requirements: a requirements file, a directory that has a `requirements.txt`, or packages as pip knows them,
-    /// with spaces between, as in `starlette==0.47.3`. Of what is known with every package pinned, as `uvicorn==0.35.0` is,
+    /// Reads requirements: a requirements file, a directory that has a `requirements.txt`, the name of a known set, or
+    /// packages as pip knows them, with spaces between, as in `starlette==0.47.3`. Of what is known with every package pinned, as `uvicorn==0.35.0` is,
     /// the pins are taken; the rest of anything else is found by pip.
     ///
     /// # Errors
@@ -58,6 +58,9 @@ impl Requirements {
         let path = directory.join(text);
         if path.is_dir() {
             return Requirements::of_file(path.join("requirements.txt"));
+        }
+        if let Some(known) = Requirements::known(text).filter(|_| !path.is_file()) {
+            return Ok(known);
         }
         if path.is_file() || text.contains('/') || text.ends_with(".txt") {
             return Requirements::of_file(path);
@@ -94,6 +97,17 @@ impl Requirements {
             known == package || package.starts_with(&format!("{known}==")) && text.lines().any(|line| line == package)
         })?;
         Some(Requirements { name: name.to_owned(), text: text.to_owned(), file: None })
+    }
+
+    /// The known set with this name.
+    fn known(name: &str) -> Option<Requirements> {
+        let (name, text) = requirements().find(|(known, _)| *known == name)?;
+        Some(Requirements { name: name.to_owned(), text: text.to_owned(), file: None })
+    }
+
+    /// Whether a set with this name is known.
+    pub fn is_known(name: &str) -> bool {
+        Requirements::known(name).is_some()
     }
 
     /// Whether a package, at its version or without one, is known with every other package pinned.

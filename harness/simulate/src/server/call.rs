@@ -57,6 +57,10 @@ pub(super) trait Protocol: Send + 'static {
     fn lose(&mut self) {}
 }
 
+/// How often an application is told that its client is gone. One that goes on asking waits from then on, so that a loop that
+/// ignores the end of its client does not go on for ever at one moment.
+const DISCONNECTS_MAX: usize = 1000;
+
 /// The state that application and server share for the length of one call.
 pub(super) struct CallState<P> {
     pub(super) protocol: P,
@@ -69,6 +73,8 @@ pub(super) struct CallState<P> {
     has_moved: bool,
     /// Whether `send` told the application that its client is gone.
     told_gone: bool,
+    /// How often `receive` told it that.
+    disconnects: usize,
 }
 
 /// One call of the application.
@@ -115,6 +121,7 @@ impl<P: Protocol> AppCall<P> {
             server: None,
             has_moved: false,
             told_gone: false,
+            disconnects: 0,
         };
         let desk = Arc::new(Mutex::new(desk));
         // The layer of event faults between here and the application keeps the event log of what it really gets and gives.
@@ -300,8 +307,11 @@ impl<P: Protocol> Receive for ReceiveChannel<P> {
         Box::pin(poll_fn(|cx| {
             let mut desk = lock(&self.desk);
             let desk = &mut *desk;
-            match desk.protocol.give(&mut desk.inbox) {
+            let is_deaf = desk.disconnects >= DISCONNECTS_MAX;
+            match (!is_deaf).then(|| desk.protocol.give(&mut desk.inbox)).flatten() {
                 Some(event) => {
+                    desk.disconnects +=
+                        usize::from(matches!(event, Inbound::WebsocketDisconnect { .. } | Inbound::HttpDisconnect));
                     // There is room again for what the server did not read.
                     desk.has_moved |= desk.inbox.is_empty() || desk.inbox.len() + 1 >= INBOX_EVENTS_MAX;
                     desk.wake_server();
