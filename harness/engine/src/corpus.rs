@@ -236,7 +236,8 @@ impl ExpectedFinding {
         });
         let raised_in = exception.and_then(|exception| exception.place.as_ref()).map(|(function, _)| function.as_str());
         let is_in_function = match (self.function(), raised_in) {
-            (Some(expected), Some(function)) => expected == function,
+            // A comprehension or a lambda is a part of the function that has it.
+            (Some(expected), Some(function)) => expected == function || function.starts_with('<'),
             (None, _) | (_, None) => true,
         };
         is_on_route && is_symptom && is_in_function
@@ -389,6 +390,7 @@ mod tests {
     #[case::same(key(ESCAPED, Some("GET,HEAD /orders/{number}"), Some(("KeyError", Some("order")))), true)]
     #[case::unknown_place(key(ESCAPED, Some("GET /orders/{id}"), Some(("KeyError", None))), true)]
     #[case::unknown_route(key(ESCAPED, None, Some(("KeyError", Some("order")))), true)]
+    #[case::comprehension(key(ESCAPED, Some("GET /orders/{id}"), Some(("KeyError", Some("<listcomp>")))), true)]
     #[case::type_differs(key(ESCAPED, Some("GET /orders/{id}"), Some(("TypeError", Some("order")))), false)]
     #[case::function_differs(key(ESCAPED, Some("GET /orders/{id}"), Some(("KeyError", Some("other")))), false)]
     #[case::method_differs(key(ESCAPED, Some("POST /orders/{id}"), Some(("KeyError", Some("order")))), false)]

@@ -195,7 +195,7 @@ fn scalar(value: &Json) -> Option<String> {
 /// A value inside a string of a JSON text.
 fn in_json(value: &[u8]) -> Vec<u8> {
     let quoted = Json::String(String::from_utf8_lossy(value).into_owned()).to_string();
-    quoted[1..quoted.len() - 1].as_bytes().to_vec()
+    quoted.as_bytes()[1..quoted.len() - 1].to_vec()
 }
 
 #[cfg(test)]
