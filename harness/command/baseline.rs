@@ -48,14 +48,14 @@ pub(super) struct BaselineArgs {
     prune_baseline: bool,
 }
 
-/// What becomes of a finding that is not in the baseline.
+/// The fate of a finding that is not in the baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NewFindings {
     Fail,
     Added,
 }
 
-/// What becomes of an entry that the hunt does not find again.
+/// The fate of an entry that the hunt does not find again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StaleEntries {
     Listed,
