@@ -176,7 +176,7 @@ struct BaselineEntry {
     /// The other keys that the same failure had then.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     also: BTreeSet<String>,
-    /// What the team says about it.
+    /// A remark of the team.
     note: String,
 }
 
