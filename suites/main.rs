@@ -4,6 +4,7 @@
 
 mod asking; // users' own applications, looked at from outside
 mod attacks; // apps that try to obtain a wrong verdict
+mod baselines; // what a team knows does not fail a hunt
 mod behind; // the reference app behind real servers
 mod breaks; // everything that judges, seen to fail
 mod command; // the built binary: output and exit codes

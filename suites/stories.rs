@@ -130,7 +130,8 @@ fn clients_meet_and_the_death_of_one_is_noticed() {
         code == Some(1) && told.contains("--- connection 2: ") && told.contains(" in app after the accept"),
         "{told}"
     );
-    let (_directory, code, told, _) = hunt(&CHAT.replace("DEATH", "Exception").replace("END", "clients.pop(id(send), None)"), &options);
+    let (_directory, code, told, _) =
+        hunt(&CHAT.replace("DEATH", "Exception").replace("END", "clients.pop(id(send), None)"), &options);
     assert_eq!(code, Some(0), "{told}");
 }
 

@@ -170,6 +170,12 @@ pub(crate) enum UsageError {
         /// The reason.
         why: String,
     },
+    /// A baseline that is not there.
+    #[error("there is no baseline {}; --update-baseline writes one", path.display())]
+    NoBaseline {
+        /// The file.
+        path: PathBuf,
+    },
     /// A hunt that reached nothing.
     #[error("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases")]
     HuntReachedNothing,

@@ -52,7 +52,7 @@ impl CommandExit {
                 "every case is FIXED, or PASSED where there is one version only, or everything else is as it has to be; a case that a target of yours cannot perform is left out"
             }
             CommandExit::Finding => {
-                "a finding: STILL BROKEN, FAILED, NOT REPRODUCED or NOT EXERCISED, something that a hunt found, a check of `validate` that fails, a rule of RFC 6455 that is not kept, a difference from a profile; or `init` opened no session"
+                "a finding: STILL BROKEN, FAILED, NOT REPRODUCED or NOT EXERCISED, something that a hunt found and no baseline has, a check of `validate` that fails, a rule of RFC 6455 that is not kept, a difference from a profile; or `init` opened no session"
             }
             CommandExit::NoResult => {
                 "a case is INCONCLUSIVE, or a case file cannot be read, also where others pass; the harness could not do its work, or was misused; selecting nothing is misuse; a hunt reached nothing, or found nothing and could not do all its cases"

@@ -31,7 +31,9 @@ use relapse_simulate::clock::{Clock, Runtime};
 
 use self::corpus::{CorpusArgs, CorpusHunt, hunt_on_corpus};
 use super::{
-    Moved, defect, determinism,
+    Moved,
+    baseline::{BaselineArgs, BaselineRun},
+    defect, determinism,
     error::{CommandResult, UsageError},
     exit_code::CommandExit,
     files::{self, Existing},
@@ -160,6 +162,8 @@ pub(super) struct HuntArgs {
     /// How to print what was found.
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.hunt))]
     format: Format<HuntPages>,
+    #[command(flatten)]
+    baseline: BaselineArgs,
     #[command(flatten)]
     service_file: ServiceFileArgs,
     #[command(flatten)]
@@ -306,21 +310,23 @@ impl HuntArgs {
 
 /// Hunts.
 pub(super) fn hunt(args: &HuntArgs) -> CommandResult {
-    match args.plan()? {
-        HuntPlan::Merge(parts) => merge(args, parts),
+    let plan = args.plan()?;
+    let baseline = args.baseline.plan()?;
+    match plan {
+        HuntPlan::Merge(parts) => merge(args, parts, baseline),
         HuntPlan::Detect(hunt) => detect(args, &hunt),
         HuntPlan::OnCorpus(hunt) => hunt_on_corpus(args, &hunt),
         HuntPlan::OnBackend(hunt) if args.check_determinism => {
             determinism::of_hunt(&hunt, |number| check_again(args, None, number))
         }
         HuntPlan::OnTarget(hunt) if args.check_determinism => check_on_target(args, &hunt),
-        HuntPlan::OnBackend(hunt) => hunt_on_backend(args, &hunt),
-        HuntPlan::OnTarget(hunt) => hunt_on_target(args, &hunt),
+        HuntPlan::OnBackend(hunt) => hunt_on_backend(args, &hunt, baseline),
+        HuntPlan::OnTarget(hunt) => hunt_on_target(args, &hunt, baseline),
     }
 }
 
 /// Replays the reproducers, then hunts on the built-in backend.
-fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
+fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt, mut baseline: Option<BaselineRun<'_>>) -> CommandResult {
     end_in_order(AT_END);
     let (jobs, pages) = (jobs(args.jobs), args.format.pages);
     let directory = capsule_directory(args.capsules.as_deref());
@@ -334,15 +340,32 @@ fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt) -> CommandResult {
     let start = Instant::now();
     let hunt = &Hunt { deadline: args.deadline(), ..hunt.clone() };
     let reproducers = Reproducers::of(writes.then_some(&*directory));
-    let campaign = watched(hunt, jobs, args.time, start, &reproducers)?;
+    let campaign = watched(hunt, jobs, args.time, start, (&reproducers, baseline.as_ref()))?;
     let (mut report, written) =
         keep_and_report(hunt, &campaign, &reproducers, |found| again(args, None, found, &reproducers))?;
     let verdicts = replayed.iter().flat_map(|report| &report.trials);
     report.replayed = verdicts.map(|(ran, judgement)| (ran.case().name.clone(), judgement.verdict)).collect();
+    baseline.iter_mut().for_each(|baseline| baseline.judge(&mut report));
     let exit = exit_of(report.conclusion());
-    print_page(&(pages.hunts)(&Hunts(vec![(None, HuntResult::Alone(Box::new(report), start.elapsed()))])));
+    let results = vec![(None, HuntResult::Alone(Box::new(report), start.elapsed()))];
+    let kept = print_all(pages, results, baseline, 1);
     written?;
+    kept?;
     Ok(exit.max(replayed.map_or(CommandExit::Passes, |report| CommandExit::from(report.conclusion()))))
+}
+
+/// Prints the results that are not printed yet, with the baseline of all the hunts, which is written before.
+fn print_all(
+    pages: HuntPages,
+    results: Vec<(Option<String>, HuntResult)>,
+    baseline: Option<BaselineRun<'_>>,
+    hunts: usize,
+) -> CommandResult<()> {
+    let finished = baseline.map(|baseline| baseline.finish(hunts)).transpose();
+    // The findings are printed before the error that the file could not be written.
+    let (baseline, kept) = finished.map_or_else(|error| (None, Err(error)), |baseline| (baseline, Ok(())));
+    print_page(&(pages.hunts)(&Hunts { results, baseline }));
+    kept
 }
 
 /// Keeps what was found in the end, and stops what was hunted on. Gives the report, and whether everything could be written,
@@ -479,7 +502,7 @@ struct Hunted {
 }
 
 /// Hunts on a target of the user's own, behind each profile that is named.
-fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
+fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>, mut baseline: Option<BaselineRun<'_>>) -> CommandResult {
     plan.introduction.notes.iter().for_each(|text| note(text));
     end_in_order(AT_END);
     let directory = args.capsules.clone().unwrap_or_else(|| PathBuf::from("reproducers"));
@@ -487,16 +510,19 @@ fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
     let (exit, hunts) = behind_each(&plan.fronts, printing, |profile| {
         let own = profile.filter(|_| plan.fronts.len() > 1).map(|name| directory.join(name));
         let front = HuntFront { profile, directory: own.as_deref().unwrap_or(&directory) };
-        let hunted = hunt_behind(args, plan, front)?;
+        let mut hunted = hunt_behind(args, plan, front, baseline.as_ref())?;
+        if let (Some(baseline), HuntResult::Alone(report, _)) = (&mut baseline, &mut hunted.result) {
+            baseline.judge(report);
+        }
         let exit = exit_of(hunted.result.conclusion());
-        let result = Hunts(vec![(None, hunted.result)]);
+        let result = Hunts { results: vec![(None, hunted.result)], baseline: None };
         if printing == Printing::AsItComes {
             print_page(&(pages.hunts)(&result));
         }
         let tested = write_tests(args, plan, front, (&hunted.found, &hunted.reproducers, hunted.deadline));
         match (tested.and(hunted.written), printing) {
             (Ok(()), Printing::AsItComes) => Ok((exit, None)),
-            (Ok(()), Printing::AtTheEnd) => Ok((exit, result.0.into_iter().next().map(|(_, result)| result))),
+            (Ok(()), Printing::AtTheEnd) => Ok((exit, result.results.into_iter().next().map(|(_, result)| result))),
             (Err(error), Printing::AsItComes) => Err(error.into()),
             (Err(error), Printing::AtTheEnd) => {
                 // The findings are printed before the error that they could not be kept.
@@ -505,12 +531,17 @@ fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
             }
         }
     })?;
-    print_page(&(pages.hunts)(&Hunts(hunts)));
+    print_all(pages, hunts, baseline, plan.fronts.len())?;
     Ok(exit)
 }
 
 /// Hunts behind one front.
-fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> CommandResult<Hunted> {
+fn hunt_behind(
+    args: &HuntArgs,
+    plan: &TargetHunt<'_>,
+    front: HuntFront<'_>,
+    baseline: Option<&BaselineRun<'_>>,
+) -> CommandResult<Hunted> {
     #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
     let start = Instant::now();
     let (deadline, reproducers) = (args.deadline(), Reproducers::of(Some(front.directory)));
@@ -526,7 +557,7 @@ fn hunt_behind(args: &HuntArgs, plan: &TargetHunt<'_>, front: HuntFront<'_>) -> 
             let first: &HuntedVersion = first;
             hunt.cases = first.campaign.reached.cases;
         }
-        let campaign = watched(&hunt, jobs(args.jobs), time, start, &reproducers)?;
+        let campaign = watched(&hunt, jobs(args.jobs), time, start, (&reproducers, baseline))?;
         tell_notes(hunt.ground.external().into_iter().flat_map(|prey| prey.notes()));
         hunt.deadline = deadline;
         hunted.push(HuntedVersion { hunt, campaign, reproducers });
@@ -669,13 +700,13 @@ fn watched(
     jobs: usize,
     time: Option<Duration>,
     start: Instant,
-    reproducers: &Reproducers,
+    (reproducers, baseline): (&Reproducers, Option<&BaselineRun<'_>>),
 ) -> Result<Campaign> {
     let progress = match time {
         None => progress(usize::try_from(hunt.cases).unwrap_or(usize::MAX), "cases"),
         Some(_) => progress_by_time("cases"),
     };
-    let watched = WatchedHunt { progress, start, so_far: Mutex::default(), reproducers };
+    let watched = WatchedHunt { progress, start, so_far: Mutex::default(), reproducers, baseline };
     let campaign = hunt_all(hunt, jobs, &watched)?;
     watched.progress.finish_and_clear();
     Ok(campaign)
@@ -687,6 +718,7 @@ struct WatchedHunt<'a> {
     start: Instant,
     so_far: Mutex<(Coverage, BTreeSet<FindingKey>)>,
     reproducers: &'a Reproducers,
+    baseline: Option<&'a BaselineRun<'a>>,
 }
 
 impl HuntWatch for WatchedHunt<'_> {
@@ -704,7 +736,9 @@ impl HuntWatch for WatchedHunt<'_> {
     fn found(&self, found: &Found) {
         self.reproducers.keep(found);
         let file = self.reproducers.of_finding(found).map_or(String::new(), |file| format!("; {}", file.path));
-        let text = format!("found with seed {}: {}  {}{file}", found.seed, found.key, found.message);
+        let is_known = self.baseline.is_some_and(|baseline| baseline.knows(found));
+        let known = if is_known { ", in the baseline" } else { "" };
+        let text = format!("found with seed {}{known}: {}  {}{file}", found.seed, found.key, found.message);
         self.progress.suspend(|| note(&text));
     }
 
@@ -764,7 +798,7 @@ fn detect_all(hunt: &Hunt, jobs: usize) -> Result<Vec<(Defect, Option<Found>)>> 
 }
 
 /// Joins the documents of a campaign's parts.
-fn merge(args: &HuntArgs, parts: &[PathBuf]) -> CommandResult {
+fn merge(args: &HuntArgs, parts: &[PathBuf], baseline: Option<BaselineRun<'_>>) -> CommandResult {
     let mut whole: Option<HuntDocument> = None;
     for path in parts {
         let failed = Error::io("read", path);
@@ -775,8 +809,17 @@ fn merge(args: &HuntArgs, parts: &[PathBuf]) -> CommandResult {
             Some(whole) => whole.merge(part).map_err(|why| failed(std::io::Error::other(why)))?,
         }
     }
-    let document = whole.expect("there is at least one file");
+    let mut document = whole.expect("there is at least one file");
+    let mut kept = Ok(());
+    if let Some(mut baseline) = baseline {
+        let mut reports = document.reports_mut();
+        reports.iter_mut().for_each(|report| baseline.judge(report));
+        let hunts = reports.len();
+        let finished = baseline.finish(hunts);
+        kept = finished.map(|baseline| document.set_baseline(Some(baseline)));
+    }
     print_page(&(args.format.pages.merged)(&document));
+    kept?;
     let exits = document.hunts().into_iter().map(|(_, report)| exit_of(report.conclusion()));
     Ok(exits.max().unwrap_or(CommandExit::NoResult))
 }

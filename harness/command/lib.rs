@@ -4,6 +4,7 @@
 //! result. [`report::formats`] lists the formats, [`exit_code`] the exit codes; mistakes in the arguments are variants of
 //! `error::UsageError`, and `output` prints everything.
 
+mod baseline;
 mod builtin;
 mod conform;
 mod determinism;

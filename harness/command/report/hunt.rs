@@ -1,12 +1,12 @@
 //! The report of a hunt: a document that merges with those of other machines, and a page for people.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::table::plain_table;
+use crate::report::{baseline::BaselineReport, table::plain_table};
 use relapse::hunt::{Campaign, Change, ChangeKind, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
 use relapse::report::sequence::{self, SequenceDetail};
 use relapse::route::RouteTrouble;
@@ -46,12 +46,18 @@ pub struct HuntReport {
     /// The problems with the end of an external application, when it was told to stop.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shutdown: BTreeSet<String>,
+    /// Those of them that are in the baseline.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub known_shutdown: BTreeSet<String>,
     /// The failures to learn the routes of an external application.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub route_troubles: Vec<RouteTrouble>,
     /// The part that could not be done.
     #[serde(default, skip_serializing_if = "Unfinished::is_nothing")]
     pub unfinished: Unfinished,
+    /// The baseline, where the hunt has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineReport>,
 }
 
 /// The hunts on one app behind several profiles, as one document.
@@ -61,6 +67,9 @@ pub struct ByProfile {
     schema: u32,
     /// The hunt behind each profile, by its name; each has the shape of a hunt behind one profile.
     pub profiles: BTreeMap<String, HuntReport>,
+    /// The baseline that the hunts have in common.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineReport>,
 }
 
 /// The document that a hunt prints.
@@ -98,6 +107,9 @@ pub struct FoundReport {
     /// Whether its case shows it again.
     #[serde(default = "shown")]
     pub reproduction: Reproduction,
+    /// Whether it is in the baseline; `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<bool>,
     /// Where its reproducer was written; empty where it was not.
     #[serde(rename = "reproducer")]
     pub capsule: String,
@@ -135,9 +147,20 @@ impl FoundReport {
             faults: found.drawn.faults.iter().map(ToString::to_string).collect(),
             conversation: lines.into_iter().map(|line| line.text).collect(),
             reproduction: found.reproduction,
+            baseline: None,
             capsule,
             again,
         }
+    }
+
+    /// Whether it is in the baseline.
+    pub fn is_known(&self) -> bool {
+        self.baseline == Some(true)
+    }
+
+    /// Whether a hunt that has it fails.
+    pub fn fails(&self) -> bool {
+        self.reproduction != Reproduction::SeenOnce && !self.is_known()
     }
 
     /// The finding, and the conversation that shows it.
@@ -146,6 +169,9 @@ impl FoundReport {
         let _ = writeln!(text, "{}  {}", self.key, self.message);
         for also in &self.also {
             let _ = writeln!(text, "  also {also}");
+        }
+        if self.is_known() {
+            text.push_str("  in the baseline\n");
         }
         let clients = if self.clients.is_empty() { String::new() } else { format!("; {}", self.clients) };
         let whereabouts = match self.environment.as_str() {
@@ -176,8 +202,10 @@ impl HuntReport {
             reached: campaign.reached.clone(),
             found: found.collect(),
             shutdown: BTreeSet::new(),
+            known_shutdown: BTreeSet::new(),
             route_troubles: hunt.ground.external().map_or(Vec::new(), |prey| prey.troubles.clone()),
             unfinished: campaign.unfinished.clone(),
+            baseline: None,
         }
     }
 
@@ -189,6 +217,7 @@ impl HuntReport {
         if (&self.revision, &self.places, self.legal_only) != (&other.revision, &other.places, other.legal_only) {
             return Err("it belongs to another campaign: the revision or the faults differ".to_owned());
         }
+        BaselineReport::merge(&mut self.baseline, other.baseline)?;
         if other.seeds.iter().any(|new| self.seeds.iter().any(|known| overlap(*new, *known))) {
             return Err("some of its seeds are in another part already".to_owned());
         }
@@ -197,6 +226,7 @@ impl HuntReport {
         self.reached.add(&other.reached);
         self.replayed.extend(other.replayed);
         self.shutdown.extend(other.shutdown);
+        self.known_shutdown.extend(other.known_shutdown);
         self.route_troubles.extend(other.route_troubles);
         self.route_troubles.dedup();
         self.unfinished.add(other.unfinished);
@@ -209,16 +239,30 @@ impl HuntReport {
             known.extend(found.also.iter().cloned());
             is_new
         });
+        if let Some(mut baseline) = self.baseline.take() {
+            baseline.count(self.are_known());
+            self.baseline = Some(baseline);
+        }
         Ok(())
     }
 
-    /// The conclusion: a finding where something was found that can be shown again; nothing where nothing was reached or
-    /// cases are left out.
-    pub fn conclusion(&self) -> Conclusion {
-        let fails = self.found.iter().any(|found| found.reproduction != Reproduction::SeenOnce);
+    /// Of each finding and each problem with the end, whether it is in the baseline.
+    fn are_known(&self) -> impl Iterator<Item = bool> {
+        let of_ends = self.shutdown.iter().map(|complaint| self.known_shutdown.contains(complaint));
+        self.found.iter().map(FoundReport::is_known).chain(of_ends)
+    }
+
+    /// Whether it would prove nothing if nothing was found: nothing was reached, or cases are left out.
+    pub fn proves_nothing(&self) -> bool {
         let lacks_faults = !self.places.is_empty() && self.reached.is_without_faults();
-        let proves_nothing = self.reached.is_nothing() || lacks_faults || self.unfinished.cases > 0;
-        match (!fails && self.shutdown.is_empty(), proves_nothing) {
+        self.reached.is_nothing() || lacks_faults || self.unfinished.cases > 0
+    }
+
+    /// The conclusion: a finding where something was found that can be shown again and is in no baseline; nothing where
+    /// nothing was reached or cases are left out.
+    pub fn conclusion(&self) -> Conclusion {
+        let fails = self.found.iter().any(FoundReport::fails);
+        match (!fails && self.shutdown.is_subset(&self.known_shutdown), self.proves_nothing()) {
             (false, _) => Conclusion::Finding,
             (true, false) => Conclusion::Passes,
             (true, true) => Conclusion::Nothing,
@@ -227,12 +271,17 @@ impl HuntReport {
 
     /// Each finding with its conversation, and what was wrong with the end.
     pub fn findings(&self) -> String {
-        let ends = self.shutdown.iter().map(|complaint| format!("shutdown: {complaint}\n\n"));
+        let ends = self.shutdown.iter().map(|complaint| {
+            let known = if self.known_shutdown.contains(complaint) { "  in the baseline\n" } else { "" };
+            format!("shutdown: {complaint}\n{known}\n")
+        });
+        let (known, new): (Vec<&FoundReport>, Vec<&FoundReport>) =
+            self.found.iter().partition(|found| found.is_known());
         let (shown, others): (Vec<_>, Vec<_>) =
-            self.found.iter().partition(|found: &&FoundReport| found.reproduction == Reproduction::Shown);
-        let title = (!others.is_empty()).then(|| format!("not shown again by a case of its own: {}\n\n", others.len()));
-        let others = others.into_iter().map(FoundReport::page);
-        shown.into_iter().map(FoundReport::page).chain(title).chain(others).chain(ends).collect()
+            new.into_iter().partition(|found| found.reproduction == Reproduction::Shown);
+        let others = section("not shown again by a case of its own", &others);
+        let known = section("known, in the baseline", &known);
+        shown.into_iter().map(FoundReport::page).chain([others, known]).chain(ends).collect()
     }
 
     /// The findings and the coverage.
@@ -242,7 +291,33 @@ impl HuntReport {
 
     /// The coverage: cases, classes, endings, and which kinds of fault acted and which never did.
     pub fn coverage(&self) -> String {
-        coverage(&self.reached, self.found.len() + self.shutdown.len(), &self.places) + &self.unfinished.line()
+        let known = self.are_known().filter(|is_known| *is_known).count();
+        let count = FindingCount { all: self.found.len() + self.shutdown.len(), known };
+        coverage(&self.reached, count, &self.places) + &self.unfinished.line()
+    }
+}
+
+/// Findings below a title with their count; empty without any.
+fn section(title: &str, found: &[&FoundReport]) -> String {
+    if found.is_empty() {
+        return String::new();
+    }
+    let pages: String = found.iter().map(|found| found.page()).collect();
+    format!("{title}: {}\n\n{pages}", found.len())
+}
+
+/// How many findings there are, as the coverage says it.
+#[derive(Debug, Clone, Copy)]
+struct FindingCount {
+    all: usize,
+    /// Those in the baseline.
+    known: usize,
+}
+
+impl fmt::Display for FindingCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} finding(s)", self.all)?;
+        if self.known > 0 { write!(f, ", {} of them in the baseline", self.known) } else { Ok(()) }
     }
 }
 
@@ -254,7 +329,22 @@ impl HuntDocument {
         }
         let profiles: BTreeMap<String, HuntReport> =
             hunts.into_iter().map(|(profile, report)| (profile.unwrap_or_default(), report)).collect();
-        (!profiles.is_empty()).then_some(HuntDocument::Many(ByProfile { schema: SCHEMA, profiles }))
+        (!profiles.is_empty()).then_some(HuntDocument::Many(ByProfile { schema: SCHEMA, profiles, baseline: None }))
+    }
+
+    /// Puts in the baseline of all its hunts.
+    pub fn set_baseline(&mut self, baseline: Option<BaselineReport>) {
+        match self {
+            HuntDocument::One(report) => report.baseline = baseline,
+            HuntDocument::Many(many) => many.baseline = baseline,
+        }
+    }
+
+    fn baseline(&self) -> Option<&BaselineReport> {
+        match self {
+            HuntDocument::One(report) => report.baseline.as_ref(),
+            HuntDocument::Many(many) => many.baseline.as_ref(),
+        }
     }
 
     /// Reads a document.
@@ -283,7 +373,7 @@ impl HuntDocument {
             profile.iter().for_each(|name| text.push_str(&format!("behind {name}:\n\n")));
             text.push_str(&report.page());
         }
-        text
+        text + &self.baseline().map_or(String::new(), BaselineReport::page)
     }
 
     /// The document's text.
@@ -299,12 +389,25 @@ impl HuntDocument {
         match (self, other) {
             (HuntDocument::One(own), HuntDocument::One(other)) => own.merge(*other),
             (HuntDocument::Many(own), HuntDocument::Many(other)) if own.profiles.keys().eq(other.profiles.keys()) => {
-                let both = own.profiles.values_mut().zip(other.profiles.into_values());
-                both.into_iter().try_for_each(|(own, other)| own.merge(other))
+                BaselineReport::merge(&mut own.baseline, other.baseline)?;
+                let mut both = own.profiles.values_mut().zip(other.profiles.into_values());
+                both.try_for_each(|(own, other)| own.merge(other))?;
+                if let Some(baseline) = &mut own.baseline {
+                    baseline.count(own.profiles.values().flat_map(HuntReport::are_known));
+                }
+                Ok(())
             }
             (HuntDocument::One(_) | HuntDocument::Many(_), _) => {
                 Err("it belongs to another campaign: the profiles differ".to_owned())
             }
+        }
+    }
+
+    /// Each hunt, to be changed.
+    pub fn reports_mut(&mut self) -> Vec<&mut HuntReport> {
+        match self {
+            HuntDocument::One(report) => vec![report],
+            HuntDocument::Many(many) => many.profiles.values_mut().collect(),
         }
     }
 
@@ -323,7 +426,7 @@ fn overlap((one, count): (u64, u64), (other, count_of_other): (u64, u64)) -> boo
 }
 
 /// The coverage with faults at these places.
-pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
+fn coverage(reached: &Coverage, found: FindingCount, places: &[String]) -> String {
     let Coverage { cases, sessions, classes, faults, states, routes, refusals, endings } = reached;
     let connections: u64 = classes.values().sum();
     let classes = classes
@@ -331,8 +434,7 @@ pub fn coverage(reached: &Coverage, found: usize, places: &[String]) -> String {
         .map(|(class, count)| format!("{class} {count} ({:.1} %)", 100.0 * *count as f64 / connections.max(1) as f64));
     let classes: Vec<String> = classes.collect();
     let mut text = format!(
-        "{cases} case(s), {} finding(s); {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
-        found,
+        "{cases} case(s), {found}; {sessions} upgrades accepted\n{connections} connections in {} ways: {}\n",
         endings.len(),
         classes.join(", ")
     );
@@ -391,9 +493,14 @@ fn never_served(route: &str, refusals: Option<&BTreeMap<String, u64>>) -> String
     format!("WARNING `{route}` served no client: mostly {ending}; provide {provide}\n")
 }
 
-/// The results of hunts behind fronts, each with its profile.
+/// The results of hunts behind fronts.
 #[derive(Debug)]
-pub struct Hunts(pub Vec<(Option<String>, HuntResult)>);
+pub struct Hunts {
+    /// Each result with its profile.
+    pub results: Vec<(Option<String>, HuntResult)>,
+    /// The baseline of all of them; `None` without one, and before all are there.
+    pub baseline: Option<BaselineReport>,
+}
 
 /// The result of a hunt behind one front.
 #[derive(Debug)]
@@ -459,7 +566,11 @@ impl ChangeReport {
             let _ = writeln!(text, "shutdown: {complaint}\n");
         }
         for ((when, reached), count) in ["before", "after"].iter().zip(&self.reached).zip(self.counts) {
-            let _ = writeln!(text, "{when}: {}", coverage(reached, count, &self.places).trim_end());
+            let _ = writeln!(
+                text,
+                "{when}: {}",
+                coverage(reached, FindingCount { all: count, known: 0 }, &self.places).trim_end()
+            );
         }
         text
     }
@@ -485,20 +596,20 @@ impl HuntResult {
 impl Hunts {
     /// The findings and the coverage of each hunt, for people.
     pub fn page(&self) -> String {
-        let pages = self.0.iter().map(|(_, result)| match result {
+        let pages = self.results.iter().map(|(_, result)| match result {
             HuntResult::Alone(report, wall) => {
                 let rate = report.reached.cases as f64 / wall.as_secs_f64().max(0.001);
                 format!("{}{rate:.0} cases/s\n", report.page())
             }
             HuntResult::Compared(change) => change.page(),
         });
-        pages.collect()
+        pages.chain(self.baseline.as_ref().map(BaselineReport::page)).collect()
     }
 
     /// One document for all fronts; empty where there is no result.
     pub fn to_json(&self) -> String {
         let (mut alone, mut compared) = (Vec::new(), Vec::new());
-        for (front, result) in &self.0 {
+        for (front, result) in &self.results {
             match result {
                 HuntResult::Alone(report, _) => alone.push((front.clone(), (**report).clone())),
                 HuntResult::Compared(change) => {
@@ -507,7 +618,11 @@ impl Hunts {
             }
         }
         match compared.as_slice() {
-            [] => HuntDocument::of(alone).map_or(String::new(), |document| document.to_json()),
+            [] => {
+                let mut document = HuntDocument::of(alone);
+                document.iter_mut().for_each(|document| document.set_baseline(self.baseline.clone()));
+                document.map_or(String::new(), |document| document.to_json())
+            }
             [(_, document)] => document.to_string(),
             _ => {
                 let profiles: serde_json::Map<String, serde_json::Value> = compared.into_iter().collect();

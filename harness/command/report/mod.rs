@@ -1,5 +1,6 @@
 //! Renderers: pure functions from results to text and JSON, and the formats that name them.
 
+pub mod baseline;
 pub mod catalogue;
 pub mod conformance;
 pub mod corpus;
