@@ -17,9 +17,9 @@ const SERVICES_MIN: usize = 60;
 /// The services that are hunted on here, which are found soon.
 const SOON: [&str; 5] = [
     "fastapi_auth_header_unpack",
-    "fastapi_error_handler_ctx",
     "fastapi_upload_no_extension",
     "fastapi_ws_bad_json",
+    "fastapi_ws_binary_frame",
     "raw_gate_scope_method",
 ];
 

@@ -502,7 +502,7 @@ fn a_hunt_goes_behind_several_profiles() {
     let (code, told) = relapse(here, &[&hunt[..], &profiles].concat());
     assert_eq!(code, Some(1), "{told}");
     let lines: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("reproduce: relapse ")).collect();
-    for (name, ending) in [("hypercorn-0.18", "no_internal_close"), ("uvicorn-0.35", "no_drop")] {
+    for (name, ending) in [("hypercorn-0.18", "server-error 7 "), ("uvicorn-0.35", "dropped 7 ")] {
         assert!(told.contains(&format!("behind {name}:\n")), "{told}");
         let line = lines.iter().find(|line| line.contains(&format!(" --profile {name} "))).unwrap();
         assert!(

@@ -99,7 +99,7 @@ pub(super) struct HuntArgs {
     /// not the same from machine to machine then.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
-    /// The seed of the first case; each further one has the next
+    /// The first seed; each case has the next one
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Hunt one part of so many, as in `2/4`
@@ -159,7 +159,7 @@ pub(super) struct HuntArgs {
     /// application takes something from outside: real time in C, files, sockets, processes.
     #[arg(long, conflicts_with_all = ["detection", "merge", "before", "write_pytest", "time", "capsules"])]
     check_determinism: bool,
-    /// How to print what was found.
+    /// How to print it.
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.hunt))]
     format: Format<HuntPages>,
     #[command(flatten)]

@@ -42,11 +42,13 @@ async def app(scope, receive, send):
 
 def fork_twice():
     """Leaves a process that has a session of its own, no parent of ours, and no ear for SIGTERM."""
+    born_from, born_to = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             with open("born", "a") as born:
                 born.write(f"{os.getpid()}\n")
+            os.write(born_to, b"x")
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             for fd in range(64):
@@ -56,6 +58,9 @@ def fork_twice():
                     pass
             os.execvp("sleep", ["sleep", "600"])
         os._exit(0)
+    os.close(born_to)
+    os.read(born_from, 1)
+    os.close(born_from)
 
 
 def report():

@@ -36,7 +36,7 @@ const TIME: Duration = Duration::from_secs(60);
 /// A corpus instead of a target.
 #[derive(Debug, Clone, Args)]
 pub(super) struct CorpusArgs {
-    /// Hunt on each service of this corpus, and print which mistakes are found
+    /// Hunt on the services of this corpus
     ///
     /// Each is a folder with a mistake (`app.py`), its repair (`fixed.py`), and how the finding is told from others
     /// (`mistake.toml`). Both are hunted on without a hint for 60 s each, or for --time or --cases, on one core and behind

@@ -427,6 +427,20 @@ pub enum Rule {
     NoPanic,
 }
 
+impl Rule {
+    /// Whether breaking it harms more than the client whose request fails, so that no exception stands for it.
+    fn is_worse_than_a_failure(self) -> bool {
+        match self {
+            Rule::Check(name) => matches!(
+                name,
+                "isolation" | "limits_hold" | "no_leak_in_answers" | "no_residue" | "opened_only_with_credential"
+            ),
+            Rule::Class(Class::WronglyAdmitted) => true,
+            Rule::Class(_) | Rule::NoPanic => false,
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -477,14 +491,16 @@ impl fmt::Display for RaisedAt {
 }
 
 impl FindingKey {
-    /// Whether another key can mean the same finding: it differs at most in the route, where one of the two has none.
+    /// Whether another key can mean the same finding: the same exception is behind both, or the same rule is broken by the
+    /// same; the route is the same, or one of the two has none.
     pub fn may_be(&self, other: &FindingKey) -> bool {
-        let route = |key: &FindingKey| key.site.as_ref().and_then(|site| site.route.clone());
-        let exception = |key: &FindingKey| key.site.as_ref().and_then(|site| site.exception.clone());
-        let (own, others) = (route(self), route(other));
-        (self.rule, &self.subject) == (other.rule, &other.subject)
-            && exception(self) == exception(other)
-            && (own == others || own.is_none() || others.is_none())
+        let site = |key: &FindingKey| key.site.clone().unwrap_or(FindingSite { route: None, exception: None });
+        let (own, others) = (site(self), site(other));
+        let is_same_rule = (self.rule, &self.subject) == (other.rule, &other.subject);
+        let is_one_failure = own.exception.is_some() && !self.rule.is_worse_than_a_failure();
+        (is_same_rule || is_one_failure && !other.rule.is_worse_than_a_failure())
+            && own.exception == others.exception
+            && (own.route == others.route || own.route.is_none() || others.route.is_none())
     }
 
     /// The key of an outcome whose class is bad.
