@@ -505,10 +505,7 @@ fn a_hunt_goes_behind_several_profiles() {
     for (name, ending) in [("hypercorn-0.18", "server-error 7 "), ("uvicorn-0.35", "dropped 7 ")] {
         assert!(told.contains(&format!("behind {name}:\n")), "{told}");
         let line = lines.iter().find(|line| line.contains(&format!(" --profile {name} "))).unwrap();
-        assert!(
-            line.starts_with(&format!("run reproducers/{name}/")) && told.contains(&format!("{ending}: crash")),
-            "{told}"
-        );
+        assert!(line.starts_with(&format!("run reproducers/{name}/")) && told.contains(ending), "{told}");
         let (code, told) = relapse(here, &line.split(' ').collect::<Vec<_>>());
         assert!(code == Some(1) && told.contains(&format!(" behind {name}: ")), "{told}");
     }
