@@ -117,9 +117,9 @@ pub(super) struct HuntArgs {
     /// It is so anyway on a Python application of yours.
     #[arg(long)]
     legal_only: bool,
-    /// Let servers break the ASGI specification there too
+    /// Draw scopes and events too that no server makes
     ///
-    /// In front of a Python application of yours.
+    /// In front of a Python application of yours: what the ASGI specification forbids, and what it allows and no server does.
     #[arg(long, conflicts_with = "legal_only")]
     hostile: bool,
     /// Hunt on the backend with this defect
@@ -658,7 +658,7 @@ fn hunt_for(
         Greeting::TurnedAway(how) => tell(&format!("{how}; the hunt goes on from there")),
     }
     let mut hunt = Hunt::on(Ground::External(Arc::new(prey)), servers()?, cases);
-    // Without --hostile, use only faults that a conforming server can produce.
+    // Without --hostile, use only faults that real servers produce.
     hunt.legal_only = !args.hostile;
     hunt.places.retain(|place| args.faults.is_empty() || args.faults.iter().any(|name| name == place.name()));
     hunt.seed = args.seed;

@@ -231,7 +231,10 @@ impl ExpectedFinding {
             None => true,
         };
         let is_symptom = self.symptom.iter().any(|symptom| match symptom {
-            MistakeSymptom::Exception(name) => exception.is_some_and(|exception| exception.type_name == *name),
+            // A type of a server's library comes with its module.
+            MistakeSymptom::Exception(name) => {
+                exception.is_some_and(|exception| exception.type_name.rsplit('.').next() == Some(name.as_str()))
+            }
             MistakeSymptom::Seen(symptom) => symptom.is_seen_by(key.rule),
         });
         let raised_in = exception.and_then(|exception| exception.place.as_ref()).map(|(function, _)| function.as_str());
@@ -390,6 +393,7 @@ mod tests {
     #[case::same(key(ESCAPED, Some("GET,HEAD /orders/{number}"), Some(("KeyError", Some("order")))), true)]
     #[case::unknown_place(key(ESCAPED, Some("GET /orders/{id}"), Some(("KeyError", None))), true)]
     #[case::unknown_route(key(ESCAPED, None, Some(("KeyError", Some("order")))), true)]
+    #[case::of_a_library(key(ESCAPED, Some("GET /orders/{id}"), Some(("shop._util.KeyError", Some("order")))), true)]
     #[case::comprehension(key(ESCAPED, Some("GET /orders/{id}"), Some(("KeyError", Some("<listcomp>")))), true)]
     #[case::type_differs(key(ESCAPED, Some("GET /orders/{id}"), Some(("TypeError", Some("order")))), false)]
     #[case::function_differs(key(ESCAPED, Some("GET /orders/{id}"), Some(("KeyError", Some("other")))), false)]

@@ -15,8 +15,8 @@ use relapse_core::{
 };
 use relapse_simulate::recorder::Recorder;
 
-/// The longest value that is taken from an answer, in bytes.
-const VALUE_BYTES_MAX: usize = 4096;
+/// The longest value that is taken from an answer, in characters.
+const VALUE_CHARACTERS_MAX: usize = 4096;
 
 /// A place for a value of an earlier answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl<'a> EarlierAnswers<'a> {
         for name in placeholder.names.split('|') {
             let named = documents.iter().find_map(|document| named(document, &plain(name)));
             if let Some(value) = named.or_else(|| location(&events).filter(|_| name == "location")) {
-                return value.chars().take(VALUE_BYTES_MAX).collect();
+                return value.chars().take(VALUE_CHARACTERS_MAX).collect();
             }
         }
         String::new()
