@@ -202,7 +202,7 @@ const NOT_TRIED: &str = "not tried";
 const RESULTS: [(&str, Style); 3] = [(FOUND, GOOD), (MISSED, BAD), (NOT_TRIED, BAD)];
 
 impl CorpusReport {
-    /// The conclusion: a finding where a mistake is missed or a finding is false; nothing where something could not be tried.
+    /// The conclusion: `Finding` where a mistake is missed or a finding is false, `Nothing` where something could not be tried.
     pub fn conclusion(&self) -> Conclusion {
         let is_right = |service: &ServiceReport| service.found().is_some() && service.false_findings().is_empty();
         let is_whole = self.broken.is_empty() && self.services.iter().all(|service| service.troubles().count() == 0);

@@ -258,7 +258,7 @@ impl HuntReport {
         self.reached.is_nothing() || lacks_faults || self.unfinished.cases > 0
     }
 
-    /// The conclusion: a finding where something was found that can be shown again and is in no baseline; nothing where
+    /// The conclusion: `Finding` where something was found that can be shown again and is in no baseline, `Nothing` where
     /// nothing was reached or cases are left out.
     pub fn conclusion(&self) -> Conclusion {
         let fails = self.found.iter().any(FoundReport::fails);
