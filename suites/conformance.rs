@@ -171,7 +171,7 @@ fn every_behavior_is_told_from_the_others(#[case] manner: Manner, #[case] behavi
     assert_eq!(found.trouble, None);
     let tried = &found.tried[0];
     assert_eq!((tried.behavior(), tried.evidence().as_str()), (Some(behavior), evidence));
-    assert_eq!(found.conclusion(), Conclusion::of(behavior <= Behavior::NonStrict));
+    assert_eq!(found.conclusion(), Conclusion::passes_if(behavior <= Behavior::NonStrict));
 }
 
 fn answers() -> Expected {

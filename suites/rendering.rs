@@ -21,6 +21,7 @@ use relapse_backend::{
 use relapse_command::report::{
     catalogue::{render_list, render_map},
     corpus::{self, CorpusFinding, CorpusReport, FoundMistake, OnMistake, ServiceReport},
+    faults::render as render_faults,
     json::render as render_json,
     located::render as render_located,
     show::{Background, render as render_show},
@@ -111,6 +112,11 @@ fn a_mistake_in_a_case_file() {
         Error::at("cases/a.toml", text, 20..25, "unknown field `steps`", Some("did you mean `step`?".to_owned()));
     let Error::File(located) = error else { unreachable!("the constructor makes nothing else") };
     check_page("located", &render_located(&located));
+}
+
+#[test]
+fn every_kind_of_fault() {
+    check_page("faults", &render_faults(150));
 }
 
 fn corpus_finding(key: &str) -> CorpusFinding {

@@ -10,7 +10,6 @@ use relapse::{case::Case, discover::Catalogue};
 use relapse_backend::{defect::Defect, revision::Revision, runner::KNOWN};
 use relapse_core::{
     conformance::Behavior,
-    fault::FaultKind,
     judge::{check, outcome::Class},
 };
 
@@ -219,15 +218,9 @@ fn every_check_stands_in_a_file_of_its_name() {
 #[test]
 fn the_formats_are_documented() {
     let page = fs::read_to_string(root().join("fixtures/README.md")).unwrap();
-    let code =
-        |keys: &mut dyn Iterator<Item = &&str>| keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    let faults = FaultKind::all().map(|kind| {
-        let keys = code(&mut FaultKind::selecting_keys(kind.name).iter().chain(kind.keys));
-        format!("| `{}` | `{}` | {keys} | {} |\n", kind.place.name(), kind.name, kind.does.trim())
-    });
     let classes = Class::ALL.iter().map(|class| format!("| `{class}` |"));
     let behaviors = Behavior::ALL.iter().map(|behavior| format!("| `{behavior}` |"));
-    for row in faults.chain(classes).chain(behaviors) {
+    for row in classes.chain(behaviors) {
         assert!(page.contains(&row), "fixtures/README.md lacks the row\n{row}");
     }
 }

@@ -1,4 +1,4 @@
-//! `relapse list`: the catalogue by issue.
+//! `relapse list`: the catalogue by issue, and the kinds of faults.
 
 use clap::Args;
 use relapse::discover::issues;
@@ -8,10 +8,10 @@ use super::{
     error::{CommandResult, Failure},
     exit_code::CommandExit,
     output::{complain_about, print_page, width},
-    report::{catalogue::Listing, formats::Format},
+    report::{catalogue::Listing, faults, formats::Format},
 };
 
-/// Which cases are listed, and how.
+/// The choice of cases to list, and the format.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ListArgs {
     /// As for `run`.
@@ -19,6 +19,9 @@ pub(super) struct ListArgs {
     /// How to print the catalogue.
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.catalogue))]
     format: Format<fn(&Listing<'_>, usize) -> String>,
+    /// List the kinds of faults instead, with their settings, as a case's `[[fault]]` and `--fault` take them.
+    #[arg(long, conflicts_with_all = ["filters", "format"])]
+    faults: bool,
     #[command(flatten)]
     source: CaseSource,
 }
@@ -30,8 +33,12 @@ impl ListArgs {
     }
 }
 
-/// Lists issues with their cases.
+/// Lists issues with their cases, or the kinds of faults.
 pub(super) fn list(args: &ListArgs) -> CommandResult {
+    if args.faults {
+        print_page(&faults::render(width()));
+        return Ok(CommandExit::Passes);
+    }
     let Selection { cases, broken } = args.plan()?;
     broken.iter().for_each(complain_about);
     let issues = issues()?;

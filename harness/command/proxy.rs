@@ -90,7 +90,7 @@ impl ListenArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct EdgeFaultArgs {
     /// A fault in one line, its kind and its settings, as in `strip_header header=Authorization` or
-    /// `cut after_bytes=300 direction=to-client nth=2`; may be given more than once. `fixtures/README.md` lists the kinds.
+    /// `cut after_bytes=300 direction=to-client nth=2`; may be given more than once. `relapse list --faults` lists the kinds.
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
     /// Behave as this load balancer does: gcp-https, cloud-run, alb, nginx, nginx-websocket, traefik, cloudflare or

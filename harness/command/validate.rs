@@ -158,7 +158,7 @@ async fn look(
     }
     validation.shutdown = server.shut_down().await?;
     validation.passes &= validation.shutdown.is_empty();
-    let exit = CommandExit::from(Conclusion::of(validation.passes));
+    let exit = CommandExit::from(Conclusion::passes_if(validation.passes));
     let looked = Looked { validation, wall: began.elapsed() };
     match args.format.printing {
         Printing::AsItComes => {
@@ -200,5 +200,5 @@ async fn watch(args: &ValidateArgs, server: &mut External, introduction: &Target
             () = stop.as_mut() => break,
         }
     }
-    Ok(CommandExit::from(Conclusion::of(passed == tries && tries > 0)))
+    Ok(CommandExit::from(Conclusion::passes_if(passed == tries && tries > 0)))
 }

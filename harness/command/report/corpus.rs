@@ -207,7 +207,7 @@ impl CorpusReport {
         let is_right = |service: &ServiceReport| service.found().is_some() && service.false_findings().is_empty();
         let is_whole = self.broken.is_empty() && self.services.iter().all(|service| service.troubles().count() == 0);
         match (is_whole, self.services.iter().all(is_right)) {
-            (true, is_right) => Conclusion::of(is_right),
+            (true, is_right) => Conclusion::passes_if(is_right),
             (false, _) => Conclusion::Nothing,
         }
     }

@@ -545,7 +545,7 @@ impl ChangeReport {
             reached: change.reached.clone(),
             counts: [change.findings(Side::Before), change.findings(Side::After)],
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
-            conclusion: change.conclusion(&hunt.places).max(Conclusion::of(shutdown.is_empty())),
+            conclusion: change.conclusion(&hunt.places).max(Conclusion::passes_if(shutdown.is_empty())),
             shutdown,
         }
     }

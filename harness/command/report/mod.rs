@@ -4,6 +4,7 @@ pub mod baseline;
 pub mod catalogue;
 pub mod conformance;
 pub mod corpus;
+pub mod faults;
 pub mod formats;
 pub mod hunt;
 pub mod json;

@@ -175,7 +175,7 @@ impl Conformance {
         if self.trouble.is_some() || behaviors.peek().is_none() {
             return Conclusion::Nothing;
         }
-        Conclusion::of(behaviors.all(|behavior| behavior.is_good()))
+        Conclusion::passes_if(behaviors.all(|behavior| behavior.is_good()))
     }
 }
 

@@ -33,7 +33,7 @@ use relapse_core::{
         transcript::Transcript,
     },
 };
-use relapse_simulate::profile::version_of;
+use relapse_simulate::profile::Profile;
 
 /// The profile a case runs on unless it names others: the server of the reports.
 pub const DEFAULT_PROFILE: &str = "uvicorn-0.35";
@@ -173,19 +173,28 @@ pub struct ClaimedFix {
 impl ClaimedFix {
     /// The outcome and the class it shows behind this server.
     pub fn shows_behind(&self, profile: &str) -> (OutcomePattern, Class) {
-        on_server(&self.on, profile).copied().unwrap_or((self.outcome, self.class))
+        self.on.get(profile).copied().unwrap_or((self.outcome, self.class))
     }
 }
 
-/// The entry for a server; the one for its version if there is none for its implementation of WebSocket.
-fn on_server<'a, T>(said: &'a BTreeMap<String, T>, profile: &str) -> Option<&'a T> {
-    said.get(profile).or_else(|| said.get(version_of(profile)))
+/// Copies the entry for the profile that this one fails like, where this one has none of its own.
+fn inherit<T: Clone>(entries: &mut BTreeMap<String, T>, profile: &Profile) {
+    let inherited = profile.fails_like.as_ref().and_then(|like| entries.get(like)).cloned();
+    if let Some(inherited) = inherited {
+        entries.entry(profile.name.clone()).or_insert(inherited);
+    }
 }
 
 impl Case {
     /// The symptom that the version with the bug must show behind this server.
     pub fn symptom_behind(&self, profile: &str) -> Option<&Symptom> {
-        on_server(&self.symptom_on, profile).or(self.symptom.as_ref())
+        self.symptom_on.get(profile).or(self.symptom.as_ref())
+    }
+
+    /// Lets the claims behind the profile that this one fails like hold behind this one too.
+    pub(crate) fn inherit_claims(&mut self, profile: &Profile) {
+        inherit(&mut self.symptom_on, profile);
+        self.shams.iter_mut().for_each(|fix| inherit(&mut fix.on, profile));
     }
 
     /// Its row in the catalogue of scenarios; its name where it has none.

@@ -277,7 +277,9 @@ impl Catalogue {
         let profiles: Vec<&str> = servers.iter().chain(&own).map(|profile| profile.name.as_str()).collect();
         let checks: Vec<&dyn Check> = check::ALL.iter().chain(self.known.checks).copied().collect();
         let known = Known { profiles: &profiles, checks: &checks, ..self.known };
-        Case::parse(path, name, text, &known)
+        let mut case = Case::parse(path, name, text, &known)?;
+        servers.iter().chain(&own).for_each(|profile| case.inherit_claims(profile));
+        Ok(case)
     }
 
     /// The cases that any of the filters selects, in the catalogue's order; all of them without a filter. A filter is

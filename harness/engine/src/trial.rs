@@ -228,7 +228,7 @@ impl Report {
         let judged = judged.filter(|judgement| !matches!(judgement.reason, Some(Reason::NotForThisTarget(_))));
         let worst = judged.map(|judgement| judgement.verdict.conclusion()).max();
         match worst.filter(|_| self.broken.is_empty()) {
-            Some(worst) => worst.max(Conclusion::of(self.shutdown.is_empty())),
+            Some(worst) => worst.max(Conclusion::passes_if(self.shutdown.is_empty())),
             None => Conclusion::Nothing,
         }
     }

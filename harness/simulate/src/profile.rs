@@ -36,6 +36,10 @@ pub struct Profile {
     /// that a new profile takes the end.
     #[serde(default)]
     pub order: Option<u16>,
+    /// The profile whose symptoms hold here too, as in `uvicorn-0.54`: where a case has an entry `[symptom.on."…"]` for
+    /// that one and none for this one, that entry counts.
+    #[serde(default)]
+    pub fails_like: Option<String>,
     /// The rows that a measurement of the server cannot see, as `section.key`. Their values are kept as they are known.
     #[serde(default)]
     pub unseen: Vec<String>,

@@ -44,8 +44,8 @@ pub enum Conclusion {
 }
 
 impl Conclusion {
-    /// The conclusion where this is all that could be wrong.
-    pub fn of(passes: bool) -> Conclusion {
+    /// Passes where this holds; a finding where it does not.
+    pub fn passes_if(passes: bool) -> Conclusion {
         if passes { Conclusion::Passes } else { Conclusion::Finding }
     }
 }

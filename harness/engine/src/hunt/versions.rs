@@ -110,7 +110,7 @@ impl Change {
                 return Conclusion::Nothing;
             }
         }
-        Conclusion::of(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed))
+        Conclusion::passes_if(self.fates.iter().all(|(fate, ..)| *fate == ChangeKind::Fixed))
     }
 
     /// The findings that are told, of the hunt on a version.
