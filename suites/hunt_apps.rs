@@ -112,6 +112,83 @@ fn nothing_is_found_on_an_application_in_order(#[values("fast", "plain")] app: &
     assert!(!told.lines().any(|line| line.starts_with("WARNING not tested") && line.contains("/files")), "{told}");
 }
 
+/// An app whose code lies deeper the more of a body fits.
+const DEEP: &str = r#"
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+app = FastAPI()
+
+
+class Order(BaseModel):
+    kind: str = "a"
+    count: int = 1
+    urgent: bool = True
+
+
+@app.post("/orders")
+async def order(order: Order):
+    if order.kind == "b":
+        if order.count > 1000:
+            if not order.urgent:
+                return {"depth": 3}
+            return {"depth": 2}
+        return {"depth": 1}
+    if order.kind == "a word that no client knows":
+        return {"depth": -1}
+    return {"depth": 0}
+"#;
+
+/// Cases that reach something new are varied, so that a hunt gets where one case alone hardly gets; what it does not reach is
+/// told, with its lines. The figures of the seed are 3 of 4 branches; without variations they are 2.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn the_code_that_is_reached_steers_the_hunt() {
+    let python = crate::stage::python();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), DEEP).unwrap();
+    let hunt = ["hunt", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--faults", "edge"];
+    let (_, told) = relapse(directory.path(), &[&hunt[..], &["--cases", "1500"]].concat());
+    assert!(told.contains("code       4 of 5 blocks of the app's functions reached\n"), "{told}");
+    assert!(told.contains("POST /orders; never service.py:23\n"), "{told}");
+}
+
+/// Routes of a server behind a URL are those of its OpenAPI document, in a file or behind a URL of its own.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_server_is_hunted_by_its_document() {
+    let document = r#"{"openapi": "3.1.0", "paths": {"/broken/{id}": {"get": {
+        "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer"}}]}}}}"#;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (server, at) = runtime.block_on(async {
+        let server = wiremock::MockServer::start().await;
+        let answer = |status| wiremock::ResponseTemplate::new(status);
+        let path = wiremock::matchers::path_regex;
+        wiremock::Mock::given(path("^/broken/[0-9]+$")).respond_with(answer(500)).mount(&server).await;
+        let given = wiremock::Mock::given(wiremock::matchers::path("/openapi.json"));
+        given.respond_with(answer(200).set_body_string(document)).mount(&server).await;
+        let at = server.uri();
+        (server, at)
+    });
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("api.yaml"), "openapi: 3.0.0\npaths:\n  /broken/{id}:\n    get: {}\n").unwrap();
+    fs::write(directory.path().join("none.yaml"), "info: {}\n").unwrap();
+    let by = |place: &str| {
+        relapse(directory.path(), &["hunt", "--target", &at, "--cases", "40", "--faults", "edge", "--api", place])
+    };
+    for place in [&format!("{at}/openapi.json"), "api.yaml"] {
+        let (code, told) = by(place);
+        assert!(code == Some(1) && told.contains("on GET /broken/{id}"), "{place}: {told}");
+    }
+    for (place, why) in
+        [("none.yaml", "neither `openapi`"), ("gone.json", "gone.json"), (&format!("{at}/none"), "HTTP 404")]
+    {
+        let (code, told) = by(place);
+        assert!(code == Some(2) && told.contains(why), "{place}: {told}");
+    }
+    drop(server);
+}
+
 /// Optional parts of a body are there now and then, and a form of parts is one, with a part of it missing or empty.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

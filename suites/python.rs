@@ -23,7 +23,7 @@ use relapse_core::{
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    process::{BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
+    process::{BLOCKED_LIMIT, CodeCoverage, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
@@ -56,6 +56,7 @@ pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
         start_limit: START_LIMIT,
         lifespan: LifespanMode::Auto,
         epoch: Epoch::Fixed,
+        coverage: CodeCoverage::None,
     }
 }
 
@@ -815,14 +816,15 @@ fn each_case_can_have_an_interpreter_of_its_own(#[case] fresh: bool, #[case] exp
     assert_eq!(reasons.collect::<Vec<_>>(), expected);
 }
 
-/// How many workers hunt is nothing that a hunt finds.
+/// How many workers hunt is nothing that a hunt finds, and the code that the first generation of cases reached steers
+/// the second one.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn workers_find_together_what_one_finds() {
     let found = |jobs: &str| {
         let directory = tempfile::tempdir().unwrap();
         let target = format!("asgi:raw:app @ {}", apps().display());
-        let arguments = ["hunt", "--target", &target, "--env", "DEFECT=early_disconnect", "--cases", "100"];
+        let arguments = ["hunt", "--target", &target, "--env", "DEFECT=early_disconnect", "--cases", "400"];
         let binding = apps().join("relapse.toml");
         let more = ["--service-file", binding.to_str().unwrap(), "--format", "json", "--jobs", jobs];
         let (code, told) = relapse(directory.path(), &[&arguments[..], &more[..]].concat());

@@ -14,6 +14,7 @@ use relapse::{
     trial::shell,
 };
 use relapse_core::conformance::{Conformance, FrameCase};
+use relapse_python::process::CodeCoverage;
 use relapse_simulate::{
     clock::{Clock, Runtime},
     profile::Profile,
@@ -179,7 +180,14 @@ fn on_target(
     for (name, profile) in fronts {
         let (budget, python, profile) = (&args.budget, &args.python, profile.as_deref());
         let runtime = Runtime::new(target.clock(python));
-        let context = TargetContext { budget, python, profile, guesses: RouteGuessing::Checked, seed: args.seed };
+        let context = TargetContext {
+            budget,
+            python,
+            profile,
+            guesses: RouteGuessing::Checked,
+            coverage: CodeCoverage::None,
+            seed: args.seed,
+        };
         let server = target.reach_unseen(&runtime, context, binding, token)?;
         let peer = FramingSubject {
             target: server.target.as_ref(),

@@ -27,6 +27,7 @@ use relapse_core::{
     fault::Place,
     judge::verdict::{Conclusion, FindingKey, Side},
 };
+use relapse_python::process::CodeCoverage;
 use relapse_simulate::clock::{Clock, Runtime};
 
 use self::corpus::{CorpusArgs, CorpusHunt, hunt_on_corpus};
@@ -304,7 +305,14 @@ impl HuntArgs {
     /// Everything that says how versions are reached.
     fn context<'a>(&'a self, profile: Option<&'a str>) -> TargetContext<'a> {
         let (budget, python) = (&self.budget, &self.python);
-        TargetContext { budget, python, profile, guesses: RouteGuessing::Checked, seed: self.seed }
+        TargetContext {
+            budget,
+            python,
+            profile,
+            guesses: RouteGuessing::Checked,
+            coverage: CodeCoverage::Counted,
+            seed: self.seed,
+        }
     }
 }
 

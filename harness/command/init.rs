@@ -62,7 +62,7 @@ pub(super) struct InitPlan {
 impl InitArgs {
     pub(super) fn plan(&self) -> CommandResult<InitPlan> {
         let own = &self.own;
-        own.check_by_path(self.profile.as_slice())?;
+        own.check(self.profile.as_slice())?;
         let path = own.service_file.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
         if path.exists() && !self.force {
             return Err(UsageError::FileExists { path }.into());

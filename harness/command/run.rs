@@ -17,6 +17,7 @@ use relapse_core::{
     error::Error,
     judge::verdict::{Side, TrialResult},
 };
+use relapse_python::process::CodeCoverage;
 use relapse_simulate::clock::Runtime;
 
 use super::{
@@ -254,7 +255,8 @@ fn run_behind(
     let TargetIntroduction { binding, token, .. } = &plan.introduction;
     let runtime = Runtime::new(plan.target.clock(python));
     let guesses = RouteGuessing::Apart;
-    let context = TargetContext { budget: &url.budget, python, profile, guesses, seed: args.seed };
+    let context =
+        TargetContext { budget: &url.budget, python, profile, guesses, coverage: CodeCoverage::None, seed: args.seed };
     let before = match &url.before {
         Some(before) => Some(before.version(&runtime, context, binding, token)?),
         None => None,

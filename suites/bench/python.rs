@@ -18,7 +18,7 @@ use relapse_core::{
 };
 use relapse_python::{
     app::Python as PythonTarget,
-    process::{BLOCKED_LIMIT, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
+    process::{BLOCKED_LIMIT, CodeCoverage, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
 };
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -57,6 +57,7 @@ impl Driven {
             start_limit: START_LIMIT,
             lifespan: LifespanMode::Auto,
             epoch: Epoch::Fixed,
+            coverage: CodeCoverage::None,
         };
         let binding = ServiceFile::parse("bench", BINDING).expect("a good service file");
         let runtime = Runtime::new(Clock::Virtual);

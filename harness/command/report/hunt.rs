@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{baseline::BaselineReport, table::plain_table};
-use relapse::hunt::{Campaign, Change, ChangeKind, Coverage, Found, Hunt, Reproduction, STATES, Unfinished};
+use relapse::hunt::{
+    Campaign, Change, ChangeKind, Coverage, Found, Hunt, ReachedCode, Reproduction, STATES, Unfinished,
+};
 use relapse::report::sequence::{self, SequenceDetail};
 use relapse::route::RouteTrouble;
 use relapse_core::{
@@ -427,7 +429,7 @@ fn overlap((one, count): (u64, u64), (other, count_of_other): (u64, u64)) -> boo
 
 /// The coverage with faults at these places.
 fn coverage(reached: &Coverage, found: FindingCount, places: &[String]) -> String {
-    let Coverage { cases, sessions, classes, faults, states, routes, refusals, endings } = reached;
+    let Coverage { cases, sessions, classes, faults, states, routes, refusals, endings, code } = reached;
     let connections: u64 = classes.values().sum();
     let classes = classes
         .iter()
@@ -449,6 +451,7 @@ fn coverage(reached: &Coverage, found: FindingCount, places: &[String]) -> Strin
         let _ = writeln!(text, "routes     {open} of {} served", routes.len());
         closed.into_iter().for_each(|route| text.push_str(&never_served(route, refusals.get(route))));
     }
+    text.push_str(&code_reached(code));
     for place in Place::ALL.iter().filter(|place| places.iter().any(|name| name == place.name())) {
         let kinds: Vec<&str> = FaultKind::all().filter(|kind| kind.place == *place).map(|kind| kind.name).collect();
         let acted = kinds.iter().filter_map(|kind| faults.get(*kind)).sum::<u64>();
@@ -461,6 +464,25 @@ fn coverage(reached: &Coverage, found: FindingCount, places: &[String]) -> Strin
             kinds.len()
         );
         let _ = writeln!(text, "{}", never(&missed));
+    }
+    text
+}
+
+/// How much of the app's own code was reached, and the lines that no case reached in the functions of each route.
+fn code_reached(code: &ReachedCode) -> String {
+    if code.is_nothing() {
+        return String::new();
+    }
+    let (reached, all) = code.count();
+    let mut text = format!("code       {reached} of {all} blocks of the app's functions reached\n");
+    let lacking = code.routes.keys().map(|route| (route, code.missed_lines(route)));
+    let lacking: Vec<(&String, Vec<String>)> = lacking.filter(|(_, missed)| !missed.is_empty()).collect();
+    for (route, missed) in lacking.iter().take(MISSED_MAX) {
+        let lines: Vec<&str> = missed.iter().map(String::as_str).collect();
+        let _ = writeln!(text, "           {route}{}", never(&lines));
+    }
+    if let Some(more @ 1..) = lacking.len().checked_sub(MISSED_MAX) {
+        let _ = writeln!(text, "           and {more} more routes with lines that no case reached");
     }
     text
 }

@@ -40,9 +40,10 @@ pub(super) fn launcher(
     let (site, origin) = context.python.site(app, places)?;
     // A token says by the true time when it was issued and when it expires.
     let has_tokens = binding.credential.source.is_some() || !binding.users.is_empty();
-    let site = PythonSite { epoch: if has_tokens { Epoch::Now } else { Epoch::Fixed }, ..site };
+    let epoch = if has_tokens { Epoch::Now } else { Epoch::Fixed };
+    let site = PythonSite { epoch, coverage: context.coverage, ..site };
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
-    let (named, recorded) = (context.python.path.clone(), context.python.recorded()?);
+    let (named, recorded) = (context.python.named_routes()?, context.python.recorded()?);
     let behind = match context.python.server.clone() {
         Some(server) => {
             let python = server.interpreter(&site.python, origin, &note)?;

@@ -1,5 +1,6 @@
 //! The target that `--target` names: a server behind a URL, or a Python application.
 
+mod described;
 mod fronts;
 mod launch;
 mod python_args;
@@ -25,7 +26,7 @@ use relapse_core::{
     error::{Blame, Error},
     record::service::TargetKind,
 };
-use relapse_python::process::Site as PythonSite;
+use relapse_python::process::{CodeCoverage, Site as PythonSite};
 use relapse_simulate::clock::{Clock, Runtime};
 
 pub(super) use self::{
@@ -119,6 +120,8 @@ pub(super) struct TargetContext<'a> {
     /// The profile of the server in front of a Python application; the first that is known without one.
     pub(super) profile: Option<&'a str>,
     pub(super) guesses: RouteGuessing,
+    /// Whether the code that the app's calls reach is counted.
+    pub(super) coverage: CodeCoverage,
     pub(super) seed: u64,
 }
 
@@ -172,7 +175,7 @@ impl TargetSpec {
     ) -> Result<(), UsageError> {
         match self {
             TargetSpec::Url(upstream) => {
-                python.check_absent()?;
+                python.without_routes().check_absent()?;
                 if !profiles.is_empty() {
                     return Err(UsageError::ProfileOfUrl);
                 }
@@ -192,11 +195,12 @@ impl TargetSpec {
         service_file: &ServiceFileArgs,
     ) -> CommandResult<TargetIntroduction> {
         let mut notes = python.left_out()?;
-        let mut binding = if !self.is_python() || service_file.has_binding() {
+        let names_routes = self.is_python() || python.names_routes();
+        let mut binding = if !names_routes || service_file.has_binding() {
             service_file.binding(&mut notes)?
         } else {
             notes.push(
-                "no relapse.toml found; using the app's own routes with generated values; a relapse.toml with its paths, \
+                "no relapse.toml found; using its routes with generated values; a relapse.toml with its paths, \
                  credential and messages, which `relapse init` writes, lets more of it be judged"
                     .to_owned(),
             );
@@ -260,7 +264,8 @@ impl TargetSpec {
     ) -> Result<External> {
         match self {
             TargetSpec::Url(upstream) => {
-                Ok(External::new(context.budget.server(upstream, binding, token), Front::Unknown))
+                let server = External::new(context.budget.server(upstream, binding, token), Front::Unknown);
+                Ok(External { routes: context.python.named_routes()?, ..server })
             }
             TargetSpec::Python { app, places } => {
                 let reached = launcher(app, places, context, binding, token)?(runtime)?;
@@ -298,12 +303,6 @@ impl TargetArgs {
         self.target.check(&self.python, profiles, &self.service_file)
     }
 
-    /// The same, where a user can name the routes of a server behind a URL too.
-    pub(super) fn check_by_path(&self, profiles: &[String]) -> Result<(), UsageError> {
-        let python = self.python.without_routes();
-        self.target.check(&python, profiles, &self.service_file)
-    }
-
     /// The clock it is reached on.
     pub(super) fn clock(&self) -> Clock {
         self.target.clock(&self.python)
@@ -319,7 +318,8 @@ impl TargetArgs {
         guesses: RouteGuessing,
     ) -> Result<External> {
         let budget = &RequestBudgetArgs::UNLIMITED;
-        let context = TargetContext { budget, python: &self.python, profile, guesses, seed: 1 };
+        let context =
+            TargetContext { budget, python: &self.python, profile, guesses, coverage: CodeCoverage::None, seed: 1 };
         self.target.reach_unseen(runtime, context, binding, token)
     }
 }

@@ -18,11 +18,12 @@ use relapse_core::{
     record::redact::{KnownSecret, password_in_url},
 };
 use relapse_python::process::{
-    BLOCKED_LIMIT, Epoch, InterpreterOrigin, LifespanMode, MEMORY_LIMIT, Requirements as PythonRequirements,
-    START_LIMIT, ServerChoice, Site as PythonSite,
+    BLOCKED_LIMIT, CodeCoverage, Epoch, InterpreterOrigin, LifespanMode, MEMORY_LIMIT,
+    Requirements as PythonRequirements, START_LIMIT, ServerChoice, Site as PythonSite,
 };
 use relapse_simulate::clock::Clock;
 
+use super::described;
 use crate::{error::UsageError, output::note};
 
 /// How a Python application is loaded.
@@ -48,6 +49,11 @@ pub(crate) struct PythonArgs {
     /// Or `GET /path?name=value`. May be given more than once.
     #[arg(long, value_name = "ROUTE", value_parser = Route::parse)]
     pub(crate) path: Vec<Route>,
+    /// An OpenAPI or AsyncAPI document of its routes
+    ///
+    /// A file or a URL, in JSON or YAML. May be given more than once.
+    #[arg(hide_short_help = true, long, value_name = "FILE|URL")]
+    api: Vec<String>,
     /// A good conversation, from which its routes learn
     ///
     /// They learn what they take from a HAR file, as browsers and proxies save one, or a case file. May be given more
@@ -157,7 +163,7 @@ impl PythonArgs {
 
     /// The same without the routes that the user names.
     pub(super) fn without_routes(&self) -> PythonArgs {
-        PythonArgs { path: Vec::new(), ..self.clone() }
+        PythonArgs { path: Vec::new(), api: Vec::new(), ..self.clone() }
     }
 
     /// The clock that the application keeps.
@@ -205,6 +211,9 @@ impl PythonArgs {
         }
         for route in &self.path {
             add_option(&mut arguments, "--path", route.said());
+        }
+        for place in &self.api {
+            add_option(&mut arguments, "--api", place);
         }
         for path in &self.recorded {
             add_option(&mut arguments, "--recorded", path.display());
@@ -283,8 +292,23 @@ impl PythonArgs {
             start_limit: self.start_limit,
             lifespan: self.lifespan.into(),
             epoch: Epoch::Fixed,
+            coverage: CodeCoverage::None,
         };
         Ok((site, origin))
+    }
+
+    /// Whether the user names routes.
+    pub(super) fn names_routes(&self) -> bool {
+        !(self.path.is_empty() && self.api.is_empty())
+    }
+
+    /// The routes that the user names, and those of the documents.
+    pub(super) fn named_routes(&self) -> Result<Vec<Route>> {
+        let mut routes = self.path.clone();
+        for place in &self.api {
+            routes.extend(described::read(place)?);
+        }
+        Ok(routes)
     }
 
     /// The routes of an application that the recordings show.

@@ -38,6 +38,14 @@ pub enum Error {
     /// A corpus has no folder.
     #[error("find any service (a folder with mistake.toml) in {}", .0.display())]
     NoServices(PathBuf),
+    /// A document describes no routes.
+    #[error("learn routes from {place}: {why}")]
+    NoRoutes {
+        /// Its file or URL.
+        place: String,
+        /// The mistake in it.
+        why: String,
+    },
     /// A filter selects nothing.
     #[error("select any case with `{filter}`{}", nearest.as_ref().map_or(String::new(), |nearest| format!(": did you mean `{nearest}`?")))]
     NothingSelected {

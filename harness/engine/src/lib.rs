@@ -34,6 +34,7 @@ pub mod conform;
 pub mod corpus;
 pub mod deadline;
 pub mod defects;
+pub mod described;
 pub mod determinism;
 pub mod discover;
 pub mod environment;

@@ -16,6 +16,7 @@ use relapse_core::{
     error::Error,
     fault::Place,
     record::{
+        code::Blocks,
         service::{Service, TargetKind},
         transcript::Leftovers,
     },
@@ -198,6 +199,11 @@ pub trait Target: fmt::Debug + Sync {
     /// Remarks about its runs that a user should read, such as work that the virtual clock does not wait for.
     fn notes(&self) -> Vec<Note> {
         Vec::new()
+    }
+
+    /// The blocks of the app's own code, where the code that calls reach is counted.
+    fn blocks(&self) -> Blocks {
+        Blocks::new()
     }
 
     /// How much of its request budget is left.

@@ -70,7 +70,7 @@ pub fn not_started(case: &Case, kind: TargetKind, trouble: &AppError) -> RunResu
     }
     let (faults, fired) = (case.faults.clone(), vec![0; case.faults.len()]);
     let service = Service::unknown(kind);
-    judge(Transcript { events, faults, fired, residue: None, service }, HealthyClient::Absent)
+    judge(Transcript { events, faults, fired, residue: None, service, reached: Vec::new() }, HealthyClient::Absent)
 }
 
 /// The verdict on one version alone.

@@ -22,6 +22,7 @@ use relapse_core::{
     judge::shutdown,
     plan::Plan,
     record::{
+        code::Blocks,
         service::{Service, TargetKind},
         transcript::{EventKind, Leftovers, Level, PROCESS, Transcript},
     },
@@ -231,6 +232,10 @@ impl Target for Python {
         let mut notes = self.noticed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         notes.extend(self.process().iter().flat_map(|process| process.interpreter.notes()));
         Note::merge(notes)
+    }
+
+    fn blocks(&self) -> Blocks {
+        self.process().iter().flat_map(|process| process.interpreter.blocks()).collect()
     }
 
     fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {

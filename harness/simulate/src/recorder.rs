@@ -15,6 +15,7 @@ use relapse_core::{
     fault::Place,
     plan::Plan,
     record::{
+        code::ReachedBlocks,
         event_log::EventLog,
         transcript::{Actor, Event, EventKind, Level, PROCESS, Transcript},
     },
@@ -40,6 +41,15 @@ struct Ledger {
     steps: BTreeMap<usize, usize>,
     /// The exchanges that follow the first one of a connection, in the order of their requests.
     following: BTreeMap<usize, Vec<usize>>,
+    /// The app's own code that the calls of exchanges reached.
+    reached: Vec<(usize, ReachedBlocks)>,
+}
+
+impl Ledger {
+    fn with_capacity(events: usize) -> Ledger {
+        let events = EventLog::with_capacity(events);
+        Ledger { events, steps: BTreeMap::new(), following: BTreeMap::new(), reached: Vec::new() }
+    }
 }
 
 /// The exchange that a recorder records, on a connection that may carry several.
@@ -142,7 +152,7 @@ impl Recorder {
     pub fn new(plan: Plan) -> Recorder {
         let mut tally = FaultCounters::new(plan.seed);
         tally.grow(plan.faults.len());
-        let ledger = Ledger { events: EventLog::with_capacity(64), steps: BTreeMap::new(), following: BTreeMap::new() };
+        let ledger = Ledger::with_capacity(64);
         let tally = Arc::new(Mutex::new(tally));
         Recorder(Arc::new(RecorderState { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
     }
@@ -150,7 +160,7 @@ impl Recorder {
     /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
     /// and their time begins at `start`.
     pub fn passing_on(plan: Plan, tally: Arc<Mutex<FaultCounters>>, start: Instant, tap: EventSink) -> Recorder {
-        let ledger = Ledger { events: EventLog::with_capacity(0), steps: BTreeMap::new(), following: BTreeMap::new() };
+        let ledger = Ledger::with_capacity(0);
         Recorder(Arc::new(RecorderState { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
     }
 
@@ -187,10 +197,13 @@ impl Recorder {
 
     /// Takes the transcript so far; a second call has none of it.
     pub fn transcript(&self) -> Transcript {
-        let events = self.ledger().events.take();
+        let (events, reached) = {
+            let mut ledger = self.ledger();
+            (ledger.events.take(), std::mem::take(&mut ledger.reached))
+        };
         let fired = self.tally().fired.clone();
         let faults = self.0.plan.faults.clone();
-        Transcript { events, faults, fired, ..Transcript::default() }
+        Transcript { events, faults, fired, reached, ..Transcript::default() }
     }
 
     /// Whether some call of the application has not ended.
@@ -223,6 +236,11 @@ impl ExchangeRecorder {
     /// Writes down one thing, of whose payload so many bytes are left out already.
     pub fn record_abridged(&self, party: Actor, what: EventKind, omitted_bytes: u64) {
         self.take(Event { at: self.recorder.elapsed(), exchange: self.exchange(), party, what, omitted_bytes });
+    }
+
+    /// Keeps the code that a call of the exchange reached.
+    pub fn reach(&self, blocks: ReachedBlocks) {
+        self.recorder.ledger().reached.push((self.exchange(), blocks));
     }
 
     fn take(&self, event: Event) {

@@ -1,5 +1,6 @@
 //! The events of a run, and the facts that follow from them.
 
+pub mod code;
 pub mod escape;
 pub mod event_log;
 pub mod redact;

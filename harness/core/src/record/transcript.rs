@@ -18,7 +18,7 @@ use crate::{
         step::{Awaited, ClientName},
     },
     fault::Fault,
-    record::service::Service,
+    record::{code::ReachedBlocks, service::Service},
     wire::{
         frame::{Frame, FrameError},
         head::{RequestHead, ResponseHead},
@@ -510,6 +510,8 @@ pub struct Transcript {
     pub residue: Option<Leftovers>,
     /// The known facts about the target.
     pub service: Service,
+    /// The app's own code that the calls of exchanges reached, where that is counted.
+    pub reached: Vec<(usize, ReachedBlocks)>,
 }
 
 impl Transcript {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::Value as Json;
 
 use relapse_core::{
-    client::step::Request,
+    client::step::{Action, Request, Step},
     record::transcript::{Event, EventKind},
     wire::{
         head::{header, readable},
@@ -60,6 +60,19 @@ fn replaced(text: &[u8], value: &dyn Fn(Placeholder<'_>) -> Vec<u8>) -> Option<V
 
 fn has_placeholder(text: &[u8]) -> bool {
     replaced(text, &|_| Vec::new()).is_some()
+}
+
+/// Whether a step uses values of earlier answers.
+pub(crate) fn refers_to_earlier(step: &Step) -> bool {
+    match &step.act {
+        Action::Open(request) | Action::Request(request) => {
+            let values = request.headers.iter().map(|(_, value)| value.as_ref());
+            let texts = [&request.path, &request.query, &request.body];
+            texts.into_iter().map(Vec::as_slice).chain(values).any(has_placeholder)
+        }
+        Action::SendText(text) => has_placeholder(text.as_bytes()),
+        _ => false,
+    }
 }
 
 /// The answers to the requests of a case, up to now.

@@ -4,7 +4,7 @@
 //! that a client has read and not waited for yet, `earlier` the values of answers that later requests use.
 
 pub mod body;
-mod earlier;
+pub(crate) mod earlier;
 mod handshake;
 mod hearing;
 mod line;

@@ -71,7 +71,7 @@ impl Worker<'_> {
         }
         let mut played = Vec::new();
         for number in cases {
-            let (drawn, seed) = self.hunt.draw(number);
+            let (drawn, seed) = self.draw(number);
             played.push(self.play(&drawn, seed)?);
         }
         Ok(played)

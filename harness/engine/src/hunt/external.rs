@@ -33,7 +33,7 @@ use relapse_core::{
     fault::{Fault, Place},
     judge::{check::RunView, classify::Exchange, outcome::Class, verdict::HealthyClient},
     plan::Plan,
-    record::{redact::Redactor, transcript::Transcript},
+    record::{code::Blocks, redact::Redactor, transcript::Transcript},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
@@ -95,46 +95,73 @@ impl RouteKind {
     }
 }
 
+/// How much more weight a route has that has code which no case has reached.
+const FAVORED: u32 = 3;
+
+/// The words of a target, where these routes are favored.
+#[derive(Clone, Copy)]
+struct Words<'w> {
+    target: &'w ExternalTarget,
+    favored: &'w BTreeSet<String>,
+}
+
 /// Visits go to the application's own routes. If a service file describes the service, some sessions are in its words, and
 /// some clients follow what it promises.
-impl Translator for ExternalTarget {
+impl Translator for Words<'_> {
     fn session(&self, session: &Session) -> Vec<Step> {
-        if !self.is_by_route() {
+        let target = self.target;
+        if !target.is_by_route() {
             return StandardWords.session(session);
         }
-        let file = (!self.binding.is_unknown()).then(|| (SERVICE_FILE, "service file".to_owned(), None));
+        let file = (!target.binding.is_unknown()).then(|| (SERVICE_FILE, "service file".to_owned(), None));
         let candidates = self.candidates(RouteKind::Websocket).chain(file);
         match session.choices.fork("route").pick(candidates).flatten() {
-            None => self.in_own_words(StandardWords.session(session)),
-            Some(route) => self.without_credential(routes::session(session, route)),
+            None => target.in_own_words(StandardWords.session(session)),
+            Some(route) => target.without_credential(routes::session(session, route)),
         }
     }
 
     fn request(&self, asked: &PlainRequest) -> Vec<Step> {
-        if !self.is_by_route() {
+        let target = self.target;
+        if !target.is_by_route() {
             return StandardWords.request(asked);
         }
         // The paths that servers and middleware trip over are the same everywhere.
         if asked.choices.fork("is standard").happens(1, 8) {
-            return self.in_own_words(StandardWords.request(asked));
+            return target.in_own_words(StandardWords.request(asked));
         }
         match asked.choices.fork("route").pick(self.candidates(RouteKind::Http)).flatten() {
             None => Vec::new(),
             Some(route) if route.is_websocket => {
-                self.without_credential(routes::session(&Session::draw(asked.choices, &[]), route))
+                target.without_credential(routes::session(&Session::draw(asked.choices, &[]), route))
             }
-            Some(route) => self.without_credential(routes::request(asked, route)),
+            Some(route) => target.without_credential(routes::request(asked, route)),
         }
     }
 
     fn own_clients(&self, choices: Choices) -> Option<Clients> {
-        let are_own = !self.binding.is_unknown() && choices.fork("are own").happens(1, 4);
-        let room = if self.is_real() { Room::ForOne } else { Room::ForMany };
-        are_own.then(|| promised::draw(choices, &self.binding, room)).flatten().or_else(|| self.story(choices))
+        let target = self.target;
+        let are_own = !target.binding.is_unknown() && choices.fork("are own").happens(1, 4);
+        let room = if target.is_real() { Room::ForOne } else { Room::ForMany };
+        are_own.then(|| promised::draw(choices, &target.binding, room)).flatten().or_else(|| target.story(choices))
     }
 
     fn room(&self, _: Concurrency) -> Concurrency {
         Concurrency::ONE
+    }
+}
+
+impl<'w> Words<'w> {
+    /// The routes as candidates, each with its weight: mostly those that speak the same as the visit, and those with code
+    /// that no case has reached.
+    fn candidates(&self, of_visit: RouteKind) -> impl Iterator<Item = (u32, String, Option<&'w Route>)> {
+        let Words { target, favored } = *self;
+        target.routes.iter().map(move |route| {
+            let weight = if RouteKind::of(route) == of_visit { LIKE } else { UNLIKE };
+            let name = route.to_string();
+            let weight = if favored.contains(&name) { weight * FAVORED } else { weight };
+            (weight, name, Some(route))
+        })
     }
 }
 
@@ -287,6 +314,16 @@ impl ExternalTarget {
         }
     }
 
+    /// The names of its routes.
+    pub(super) fn route_names(&self) -> Vec<String> {
+        self.routes.iter().map(ToString::to_string).collect()
+    }
+
+    /// The blocks of the app's own code, as far as they are known of the targets that no worker owns.
+    pub(super) fn blocks(&self) -> Blocks {
+        self.free().iter().flat_map(|owned| owned.external.target.blocks()).collect()
+    }
+
     /// The route that takes the request of an exchange, as it reached the server.
     pub(super) fn route_of_exchange(&self, reading: &Exchange<'_>) -> Option<&Route> {
         let head = reading.delivered.or(reading.request)?;
@@ -319,7 +356,18 @@ impl ExternalTarget {
     /// Draws a case in its words: clients for whom there is room, and times that a client can wait for. The same seed gives
     /// the same.
     pub fn draw(&self, seed: u64, config: &GeneratorConfig) -> GeneratedCase {
-        let drawn = AbstractCase::draw(seed, &config.places).translate(self, config);
+        self.draw_favoring(seed, config, &BTreeSet::new())
+    }
+
+    /// Draws a case, more often on these routes than on others.
+    pub(super) fn draw_favoring(
+        &self,
+        seed: u64,
+        config: &GeneratorConfig,
+        favored: &BTreeSet<String>,
+    ) -> GeneratedCase {
+        let words = Words { target: self, favored };
+        let drawn = AbstractCase::draw(seed, &config.places).translate(&words, config);
         // Where servers keep to the specification they do what real ones do.
         let faults = drawn.faults.iter().filter(|fault| !config.legal_only || fault.kind.is_ordinary());
         GeneratedCase {
@@ -338,14 +386,6 @@ impl ExternalTarget {
     /// Steps in the words of the built-in service, said in those of the service file.
     fn in_own_words(&self, steps: Vec<Step>) -> Vec<Step> {
         steps.into_iter().filter_map(|step| in_the_words_of(&self.binding, &self.authority, step)).collect()
-    }
-
-    /// The routes as candidates, each with its weight: mostly those that speak the same as the visit.
-    fn candidates(&self, of_visit: RouteKind) -> impl Iterator<Item = (u32, String, Option<&Route>)> {
-        self.routes.iter().map(move |route| {
-            let weight = if RouteKind::of(route) == of_visit { LIKE } else { UNLIKE };
-            (weight, route.to_string(), Some(route))
-        })
     }
 
     /// Steps on a route. A file that says nothing of a credential has it thus.

@@ -11,10 +11,11 @@ mod reproducer;
 mod routes;
 mod shrink;
 mod standard;
+mod steering;
 mod stories;
 mod versions;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -36,6 +37,8 @@ pub use ground::{BuiltIn, Ground, Runner};
 use serde::{Deserialize, Serialize};
 use shrink::shrink;
 use standard::StandardWords;
+pub use steering::ReachedCode;
+use steering::{SeenSets, Steering, generations, join_first, vary};
 pub use versions::{Change, ChangeKind};
 
 use crate::{
@@ -44,6 +47,7 @@ use crate::{
 };
 use relapse_core::{
     asgi::event::Inbound,
+    choices::Choices,
     error::{AppError, Blame, Error},
     fault::Place,
     judge::{
@@ -52,9 +56,15 @@ use relapse_core::{
         outcome::{Class, Outcome},
         verdict::FindingKey,
     },
-    record::transcript::{EventKind, Transcript},
+    record::{
+        code::Block,
+        transcript::{EventKind, Transcript},
+    },
 };
 use relapse_simulate::{profile::Profile, recorder::capture_logs};
+
+/// The requests that fit no route, where the code that they reached is told.
+const OTHER_REQUESTS: &str = "other requests";
 
 /// How many cases a worker takes at a time.
 const CHUNK: u64 = 64;
@@ -158,6 +168,9 @@ pub struct Coverage {
     pub refusals: BTreeMap<String, BTreeMap<String, u64>>,
     /// How many exchanges ended in each way: the ending as reports write it, and what brought it about.
     pub endings: BTreeMap<String, u64>,
+    /// The app's own code, and what of it the calls of each route reached, where that is counted.
+    #[serde(default, skip_serializing_if = "ReachedCode::is_nothing")]
+    pub code: ReachedCode,
 }
 
 /// The results of a hunt.
@@ -228,20 +241,20 @@ struct Queue {
     next: AtomicU64,
     /// Those that a worker took and did not finish.
     returned: Mutex<Vec<Range<u64>>>,
-    cases: u64,
+    end: u64,
 }
 
 impl Queue {
-    fn of(hunt: &Hunt) -> Queue {
-        Queue { next: AtomicU64::new(0), returned: Mutex::default(), cases: hunt.cases }
+    fn of(generation: Range<u64>) -> Queue {
+        Queue { next: AtomicU64::new(generation.start), returned: Mutex::default(), end: generation.end }
     }
 
     fn take(&self) -> Option<Range<u64>> {
         if let Some(cases) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Some(cases);
         }
-        let start = self.next.fetch_add(1, Ordering::Relaxed).saturating_mul(CHUNK);
-        (start < self.cases).then(|| start..start.saturating_add(CHUNK).min(self.cases))
+        let start = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+        (start < self.end).then(|| start..start.saturating_add(CHUNK).min(self.end))
     }
 
     fn give_back(&self, cases: Range<u64>) {
@@ -254,8 +267,7 @@ impl Queue {
     fn left(&self) -> u64 {
         let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         let returned: u64 = returned.iter().map(|cases| cases.end - cases.start).sum();
-        let taken = self.next.load(Ordering::Relaxed).saturating_mul(CHUNK);
-        returned + self.cases.saturating_sub(taken)
+        returned + self.end.saturating_sub(self.next.load(Ordering::Relaxed))
     }
 }
 
@@ -329,14 +341,28 @@ impl Hunt {
         self.seed.wrapping_add(number)
     }
 
-    /// The case with this number, counted from 0.
-    fn draw(&self, number: u64) -> (GeneratedCase, u64) {
+    /// The case with this number, counted from 0, by what was known when it was drawn.
+    fn draw(&self, number: u64, steering: &Steering) -> (GeneratedCase, u64) {
         let (seed, aim) = (self.seed_of(number), self.aim());
-        let drawn = match &self.ground {
-            Ground::BuiltIn(..) => draw(seed, &aim),
-            Ground::External(foreign) => foreign.draw(seed, &aim),
+        let foreign = match &self.ground {
+            Ground::BuiltIn(..) => return (draw(seed, &aim), seed),
+            Ground::External(foreign) => foreign,
         };
-        (drawn, seed)
+        let Some(learnt) = steering.before(number) else { return (foreign.draw(seed, &aim), seed) };
+        let new = foreign.draw_favoring(seed, &aim, &learnt.favored);
+        let choices = Choices::of(seed).fork("steering");
+        match learnt.parent(choices) {
+            Some(parent) => (vary(choices, self.draw(parent, steering).0, new), seed),
+            None => (new, seed),
+        }
+    }
+
+    /// The cases in the parts in which they are drawn. Only an app's own code steers what is drawn next.
+    fn generations(&self) -> Vec<Range<u64>> {
+        match &self.ground {
+            Ground::BuiltIn(..) => vec![0..self.cases],
+            Ground::External(_) => generations(self.cases).collect(),
+        }
     }
 }
 
@@ -388,48 +414,95 @@ impl ToldFindings<'_> {
 /// # Errors
 /// When the harness could not do its work, or the app started for no worker.
 pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campaign, Error> {
-    let (queue, is_over) = (Queue::of(hunt), AtomicBool::new(false));
+    let (steering, is_over) = (Steering::default(), AtomicBool::new(false));
     let told = ToldFindings { watch, found: Mutex::default() };
-    let jobs = match hunt.ground.external() {
+    let team = Team { hunt, steering: &steering, is_over: &is_over, told: &told };
+    let mut jobs = match hunt.ground.external() {
         Some(foreign) if !foreign.is_for_many() => 1,
         _ => u64::try_from(jobs).unwrap_or(1).clamp(1, hunt.cases.div_ceil(CHUNK).max(1)),
     };
-    let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
-        // This thread works too: what it has reached already need not be reached once more.
-        let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work(hunt, &queue, &is_over, &told))).collect();
-        let own = work(hunt, &queue, &is_over, &told);
-        let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
-    });
-    let (mut whole, mut unfinished, mut failed_at) = (Scan::default(), Unfinished::default(), 0);
-    for (scan, trouble) in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
-        failed_at += u64::from(trouble.is_some() && scan.is_some());
-        scan.into_iter().for_each(|scan| whole.add(scan));
-        trouble.iter().for_each(|trouble| unfinished.note(trouble));
-        if let Some(trouble) = trouble.filter(|_| unfinished.starts == jobs && whole.reached.cases == 0) {
-            return Err(trouble.into());
+    let (mut whole, mut unfinished) = (Scan::default(), Unfinished::default());
+    for generation in hunt.generations() {
+        let end = generation.end;
+        let (scan, part) = team.scan(generation, jobs)?;
+        whole.add(scan);
+        jobs = jobs.saturating_sub(part.starts);
+        unfinished.add(part);
+        if jobs == 0 {
+            unfinished.cases += hunt.cases - end;
         }
+        if jobs == 0 || is_over.load(Ordering::Relaxed) || hunt.deadline.is_over() {
+            break;
+        }
+        team.learn(end, &mut whole);
     }
-    if unfinished.starts > 0 {
-        // The cases that are left when a hunt ends early are not left out because of the app.
-        let ends_early = is_over.load(Ordering::Relaxed) || hunt.deadline.is_over();
-        unfinished.cases = failed_at + if ends_early { 0 } else { queue.left() };
+    if let Some(foreign) = hunt.ground.external() {
+        whole.reached.code.add_blocks(foreign.blocks());
     }
-    let worker = match Worker::new(hunt, Some(&told)) {
+    let worker = match Worker::new(hunt, Some(team)) {
         Ok(worker) => worker,
-        Err(error) => Worker::on(hunt, Some(&told), On::NotStarted(not_started(error)?)),
+        Err(error) => Worker::on(hunt, Some(team), On::NotStarted(not_started(error)?)),
     };
     let mut campaign = worker.conclude(whole)?;
     campaign.unfinished.add(unfinished);
     Ok(campaign)
 }
 
+/// The workers of a hunt, and what they share.
+#[derive(Clone, Copy)]
+struct Team<'h> {
+    hunt: &'h Hunt,
+    steering: &'h Steering,
+    is_over: &'h AtomicBool,
+    told: &'h ToldFindings<'h>,
+}
+
+impl Team<'_> {
+    /// Does one generation of cases with this number of workers: what it reached, and what it could not do.
+    fn scan(self, generation: Range<u64>, jobs: u64) -> Result<(Scan, Unfinished), Error> {
+        let Team { hunt, is_over, .. } = self;
+        let is_first = generation.start == 0;
+        let queue = Queue::of(generation);
+        let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
+            // This thread works too: what it has reached already need not be reached once more.
+            let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work(self, &queue))).collect();
+            let own = work(self, &queue);
+            let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
+        });
+        let (mut whole, mut unfinished, mut failed_at) = (Scan::default(), Unfinished::default(), 0);
+        for (scan, trouble) in parts.into_iter().collect::<Result<Vec<_>, _>>()? {
+            failed_at += u64::from(trouble.is_some() && scan.is_some());
+            scan.into_iter().for_each(|scan| whole.add(scan));
+            trouble.iter().for_each(|trouble| unfinished.note(trouble));
+            let is_all = unfinished.starts == jobs && is_first && whole.reached.cases == 0;
+            if let Some(trouble) = trouble.filter(|_| is_all) {
+                return Err(trouble.into());
+            }
+        }
+        if unfinished.starts > 0 {
+            // The cases that are left when a hunt ends early are not left out because of the app.
+            let ends_early = is_over.load(Ordering::Relaxed) || hunt.deadline.is_over();
+            unfinished.cases = failed_at + if ends_early { 0 } else { queue.left() };
+        }
+        Ok((whole, unfinished))
+    }
+
+    /// Learns from the generations that ended before the case with this number.
+    fn learn(self, end: u64, whole: &mut Scan) {
+        let Some(foreign) = self.hunt.ground.external() else { return };
+        whole.reached.code.add_blocks(foreign.blocks());
+        self.steering.learn(end, &whole.first_reached, &whole.reached.code, &foreign.route_names());
+    }
+}
+
 /// The work of one worker: what it reached, and why it ended early if it did.
 type Part = (Option<Scan>, Option<AppError>);
 
 /// Takes cases until there are none left, the hunt is over, or the app does not start any more.
-fn work(hunt: &Hunt, queue: &Queue, is_over: &AtomicBool, told: &ToldFindings<'_>) -> Result<Part, Error> {
-    let mut worker = match Worker::new(hunt, Some(told)) {
+fn work(team: Team<'_>, queue: &Queue) -> Result<Part, Error> {
+    let Team { hunt, is_over, told, .. } = team;
+    let mut worker = match Worker::new(hunt, Some(team)) {
         Ok(worker) => worker,
         Err(error) => return Ok((None, Some(not_started(error)?))),
     };
@@ -461,6 +534,8 @@ struct Scan {
     reached: Coverage,
     /// For each finding the first case that has it.
     first: BTreeMap<FindingKey, First>,
+    /// For each block of the app's own code the first case that reached it.
+    first_reached: BTreeMap<Block, u64>,
 }
 
 /// The first case that has a finding.
@@ -508,6 +583,7 @@ impl Alone {
 impl Scan {
     fn add(&mut self, other: Scan) {
         self.reached.add(&other.reached);
+        join_first(&mut self.first_reached, other.first_reached);
         for (key, mut first) in other.first {
             let has_room = self.first.len() < FIRST_RUNS_MAX;
             match self.first.entry(key) {
@@ -543,6 +619,7 @@ impl Coverage {
         join(&mut self.routes, &other.routes);
         other.refusals.iter().for_each(|(route, from)| join(self.refusals.entry(route.clone()).or_default(), from));
         join(&mut self.endings, &other.endings);
+        self.code.add(&other.code);
     }
 
     /// Whether nothing was reached although there were cases enough: no upgrade and no route.
@@ -655,7 +732,10 @@ impl Hunt {
 /// One worker of a hunt. It owns the target that it hunts on.
 struct Worker<'h> {
     hunt: &'h Hunt,
-    told: Option<&'h ToldFindings<'h>>,
+    /// The workers that it belongs to; `None` for one that works alone.
+    team: Option<Team<'h>>,
+    /// The sets of blocks that it has seen, of the app's own code.
+    seen_sets: RefCell<SeenSets>,
     on: On<'h>,
     /// The end of what it does at the moment.
     deadline: Cell<Deadline>,
@@ -685,23 +765,47 @@ impl Drop for Worker<'_> {
 }
 
 impl<'h> Worker<'h> {
-    fn new(hunt: &'h Hunt, told: Option<&'h ToldFindings<'h>>) -> Result<Worker<'h>, Error> {
+    fn new(hunt: &'h Hunt, team: Option<Team<'h>>) -> Result<Worker<'h>, Error> {
         let on = match &hunt.ground {
             Ground::External(foreign) => On::Own(foreign, Some(foreign.take()?)),
             Ground::BuiltIn(service, _) => On::BuiltIn(service.runner()),
         };
-        Ok(Worker::on(hunt, told, on))
+        Ok(Worker::on(hunt, team, on))
     }
 
-    fn on(hunt: &'h Hunt, told: Option<&'h ToldFindings<'h>>, on: On<'h>) -> Worker<'h> {
+    fn on(hunt: &'h Hunt, team: Option<Team<'h>>, on: On<'h>) -> Worker<'h> {
         let (deadline, longest) = (Cell::new(hunt.deadline), Cell::default());
-        Worker { hunt, told, on, deadline, longest, _logs: capture_logs() }
+        Worker { hunt, team, seen_sets: RefCell::default(), on, deadline, longest, _logs: capture_logs() }
+    }
+
+    /// The observer of the hunt.
+    fn told(&self) -> Option<&'h ToldFindings<'h>> {
+        self.team.map(|team| team.told)
+    }
+
+    /// The case with this number, counted from 0.
+    fn draw(&self, number: u64) -> (GeneratedCase, u64) {
+        match self.team {
+            Some(team) => self.hunt.draw(number, team.steering),
+            None => self.hunt.draw(number, &Steering::default()),
+        }
+    }
+
+    /// Counts the app's own code that a case reached.
+    fn count_code(&self, number: u64, transcript: &Transcript, evidence: &RunView<'_>, scan: &mut Scan) {
+        let Some(foreign) = self.hunt.ground.external() else { return };
+        let mut seen = self.seen_sets.borrow_mut();
+        for (exchange, set) in &transcript.reached {
+            let route = evidence.readings.get(*exchange).and_then(|reading| foreign.route_of_exchange(reading));
+            let route = route.map_or_else(|| OTHER_REQUESTS.to_owned(), ToString::to_string);
+            seen.add(&route, set, number, &mut scan.reached.code, &mut scan.first_reached);
+        }
     }
 
     /// Whether there is time to look for more: a part of it is for what is found.
     fn may_look_on(&self) -> bool {
         let deadline = self.hunt.deadline;
-        let has_found = self.told.is_some_and(|told| !told.found().is_empty());
+        let has_found = self.told().is_some_and(|told| !told.found().is_empty());
         let (numerator, denominator) = LOOKING_PART;
         let deadline = if has_found { deadline.part(numerator, denominator) } else { deadline };
         !deadline.is_over()
@@ -733,7 +837,7 @@ impl<'h> Worker<'h> {
             if self.owned().is_some_and(|owned| !owned.may_go_on()) || !self.may_look_on() {
                 break;
             }
-            let ((drawn, seed), began) = (hunt.draw(number), now());
+            let ((drawn, seed), began) = (self.draw(number), now());
             let played = match self.play(&drawn, seed) {
                 Err(Error::TooManyRequests | Error::TimeIsOver) => break,
                 played => played?,
@@ -742,6 +846,7 @@ impl<'h> Worker<'h> {
             scan.reached.cases += 1;
             let looked = look(&hunt.ground, &played, &mut |evidence, transcript| {
                 scan.reached.count(&drawn, transcript, evidence);
+                self.count_code(number, transcript, evidence, scan);
                 hunt.ground.external().into_iter().for_each(|foreign| foreign.count(&mut scan.reached, evidence));
             });
             self.tell(&drawn, &looked, &played, number)?;
@@ -763,7 +868,7 @@ impl<'h> Worker<'h> {
 
     /// Tells the watch what a case shows for the first time.
     fn tell(&self, drawn: &GeneratedCase, looked: &[Complaint], played: &Played, number: u64) -> Result<(), Error> {
-        let Some(told) = self.told.filter(|_| !looked.is_empty()) else { return Ok(()) };
+        let Some(told) = self.told().filter(|_| !looked.is_empty()) else { return Ok(()) };
         let Some(new) = told.first_new(looked) else { return Ok(()) };
         let (Some(Complaint { key, message, .. }), also) = with_company(looked.to_vec(), new) else { return Ok(()) };
         let seed = self.hunt.seed_of(number);
@@ -778,7 +883,7 @@ impl<'h> Worker<'h> {
     /// same finding, seen by another check.
     fn conclude(&self, scan: Scan) -> Result<Campaign, Error> {
         let hunt = self.hunt;
-        let Scan { reached, first } = scan;
+        let Scan { reached, first, .. } = scan;
         let mut found: Vec<Found> = Vec::new();
         let mut known = BTreeSet::new();
         let mut looked = BTreeSet::new();
@@ -791,7 +896,7 @@ impl<'h> Worker<'h> {
             if hunt.stops_at_first && !found.is_empty() {
                 break;
             }
-            let (drawn, seed) = hunt.draw(number);
+            let (drawn, seed) = self.draw(number);
             let slow = self.slow_run(first.values().filter(|first| first.number == number));
             let effort = slow.as_ref().map_or(Effort::Shrink, |(_, took)| Effort::Confirm(*took));
             let played = match slow.map_or_else(|| self.play(&drawn, seed), |(seen, _)| Ok(Ok(seen))) {
@@ -823,7 +928,7 @@ impl<'h> Worker<'h> {
                 known.insert(new.key.clone());
                 known.extend(new.also.iter().map(|(key, _)| key.clone()));
                 if !found.iter().any(|old| is_in_another_dress(&new, old)) {
-                    self.told.iter().for_each(|told| told.watch.shrunk(&new));
+                    self.told().iter().for_each(|told| told.watch.shrunk(&new));
                     found.push(new);
                 }
             }
@@ -873,7 +978,7 @@ impl<'h> Worker<'h> {
             };
             let reproduction = if untried.is_some() { Reproduction::Untried } else { Reproduction::SeenOnce };
             let message = format!("{message} ({again})");
-            let (drawn, seed) = hunt.draw(number);
+            let (drawn, seed) = self.draw(number);
             let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
             let capsule = self.capsule(&key, &message, &drawn, Some(&transcript), seed)?;
             let number = number + 1;
@@ -963,7 +1068,7 @@ impl<'h> Worker<'h> {
         }
         // State left by other cases was a part of it. There may be a case that shows it alone.
         for &number in alone {
-            let (whole, seed) = hunt.draw(number);
+            let (whole, seed) = self.draw(number);
             let shown = match self.play_anew(owned, &whole, seed) {
                 Err(Error::TimeIsOver) => break,
                 shown => shown?,

@@ -96,7 +96,7 @@ fn making_request(choices: Choices, route: &Route) -> Option<Request> {
 }
 
 /// The value with a part of it replaced by another of the same type, or without a part.
-fn varied(choices: Choices, value: Json) -> Json {
+pub(super) fn varied(choices: Choices, value: Json) -> Json {
     const TEXTS: [&str; 13] = [
         "\u{e9}",
         "\u{65e5}\u{672c}",

@@ -21,8 +21,8 @@ pub use self::{
 use crate::{
     app::Python,
     process::{
-        BLOCKED_LIMIT, Epoch, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice,
-        ServerSoftware, Site,
+        BLOCKED_LIMIT, CodeCoverage, Epoch, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server,
+        ServerChoice, ServerSoftware, Site,
     },
     served::Served,
 };
@@ -126,6 +126,7 @@ pub fn compare(setup: &DifferentialSetup, python: &Path, tell: &(dyn Fn(&str) + 
         start_limit: START_LIMIT,
         lifespan: LifespanMode::Auto,
         epoch: Epoch::Fixed,
+        coverage: CodeCoverage::None,
     };
     let in_memory = Site { clock: Clock::Virtual, ..real.clone() };
     let served = Runtime::new(Clock::Real).block_on(serve(setup, real, &programs, tell))?;

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     process::{
-        BLOCKED_LIMIT, Epoch, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server, ServerChoice, Site,
-        version, versions,
+        BLOCKED_LIMIT, CodeCoverage, Epoch, Installation, LifespanMode, MEMORY_LIMIT, START_LIMIT, Server,
+        ServerChoice, Site, version, versions,
     },
     served::Served,
 };
@@ -120,6 +120,12 @@ impl Measurement {
             ("server_header", self.server_header.as_str().into()),
         ];
         head.extend(again.and_then(|known| known.order).map(|order| ("order", i64::from(order).into())));
+        // A new profile fails like the one of its version until a case says otherwise.
+        let fails_like = known.and_then(|known| match again {
+            Some(again) => again.fails_like.clone(),
+            None => Some(known.name.clone()),
+        });
+        head.extend(fails_like.map(|like| ("fails_like", like.into())));
         if again.is_some() && !unseen.is_empty() {
             head.push(("unseen", unseen.into()));
         }
@@ -222,6 +228,7 @@ impl Bench {
             start_limit,
             lifespan: LifespanMode::Auto,
             epoch: Epoch::Fixed,
+            coverage: CodeCoverage::None,
         };
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let installation = Installation { site, server: self.choice.clone(), flags, start_limit };

@@ -33,7 +33,10 @@ use relapse_core::{
         value::Value,
     },
     error::{AppError, Blame},
-    record::transcript::KEPT_LOOP,
+    record::{
+        code::{Block, BlockPlace, Blocks, ReachedBlocks},
+        transcript::KEPT_LOOP,
+    },
 };
 use relapse_simulate::{
     application::{EventLoop, LoopState},
@@ -80,6 +83,18 @@ pub struct Site {
     pub lifespan: LifespanMode,
     /// When its virtual clock begins.
     pub epoch: Epoch,
+    /// Whether the code that its calls reach is counted.
+    pub coverage: CodeCoverage,
+}
+
+/// Whether the code that the calls of an app reach is counted, which changes its modules as they are imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodeCoverage {
+    /// It is.
+    Counted,
+    /// The app runs as it is.
+    #[default]
+    None,
 }
 
 /// When the virtual clock of an application begins.
@@ -149,6 +164,8 @@ pub(super) enum Happening {
     Raised(Exception),
     /// It handled an exception that was raised in its own code.
     Handled(Exception),
+    /// It reached this code of its own, and is about to end.
+    Reached(ReachedBlocks),
     /// It logged something: level as Python numbers it, and the text.
     Logged(i64, String),
     /// The interpreter is gone.
@@ -206,6 +223,55 @@ struct RunningCalls {
     event_loop: watch::Sender<EventLoop>,
     /// The seed of a connection, to be told with the next commands.
     seed: Option<i64>,
+    /// The app's own code.
+    code: AppCode,
+}
+
+/// The blocks of an app's own code, by the numbers that the interpreter gives them.
+#[derive(Debug, Default)]
+struct AppCode {
+    blocks: Vec<Block>,
+    places: Blocks,
+    /// The sets of blocks that calls reached.
+    sets: Vec<ReachedBlocks>,
+}
+
+/// How many sets of blocks the interpreter numbers at most.
+const SETS_MAX: usize = 4096;
+
+impl AppCode {
+    /// Takes the blocks of a module, of which each has its lines and its function.
+    fn add(&mut self, file: &str, directory: &Path, told: Vec<Value>) {
+        let file: Arc<str> =
+            own_file(file, directory).map_or_else(|| file.into(), |own| own.display().to_string().into());
+        for (number, block) in (0_u32..).zip(told) {
+            let block_place = match block {
+                Value::List(parts) => <[Value; 4]>::try_from(parts).ok(),
+                _ => None,
+            };
+            let Some([Value::Int(first), Value::Int(last), Value::Str(function), Value::Int(line)]) = block_place
+            else {
+                return;
+            };
+            let [first, last, function_line] = [first, last, line].map(|line| u32::try_from(line).unwrap_or(0));
+            let block = Block { file: Arc::clone(&file), number };
+            self.blocks.push(block.clone());
+            self.places.insert(block, BlockPlace { first, last, function, function_line });
+        }
+    }
+
+    /// The set with this number; a new one has the numbers of its blocks.
+    fn set(&mut self, number: Option<Value>, blocks: Option<Value>) -> Option<ReachedBlocks> {
+        let number = usize::try_from(call_id(number)?).ok()?;
+        let Some(Value::List(blocks)) = blocks else { return self.sets.get(number).cloned() };
+        let blocks =
+            blocks.into_iter().filter_map(|block| call_id(Some(block)).and_then(|block| usize::try_from(block).ok()));
+        let set = ReachedBlocks::new(blocks.filter_map(|block| self.blocks.get(block).cloned()).collect());
+        if number == self.sets.len() && number < SETS_MAX {
+            self.sets.push(Arc::clone(&set));
+        }
+        Some(set)
+    }
 }
 
 impl Interpreter {
@@ -383,6 +449,11 @@ impl Interpreter {
     /// Why it is gone, if it is.
     pub fn trouble(&self) -> Option<AppError> {
         lock(&self.calls).died.clone()
+    }
+
+    /// The blocks of the app's own code, as far as its modules were imported and it is counted.
+    pub fn blocks(&self) -> Blocks {
+        lock(&self.calls).code.places.clone()
     }
 
     /// Things that virtual time does not wait for, as far as they were seen: one note for each kind.
@@ -605,6 +676,16 @@ impl RunningCalls {
                 let message = "the harness's part in the interpreter failed".to_owned();
                 return self.die(AppError { message, details: text(parts.next()), blame: Blame::Setup });
             }
+            "blocks" => {
+                let (_first, file) = (parts.next(), text(parts.next()));
+                let Some(Value::List(told)) = parts.next() else { return };
+                return self.code.add(&file, &self.directory, told);
+            }
+            "reached" => {
+                let id = parts.next();
+                let Some(set) = self.code.set(parts.next(), parts.next()) else { return };
+                (id, Happening::Reached(set))
+            }
             "kept" => return self.kept.extend(call_id(parts.next())),
             "freed" => return call_id(parts.next()).into_iter().for_each(|id| self.free(id)),
             "receive" => (parts.next(), Happening::Receive),
@@ -659,6 +740,7 @@ fn settings(site: &Site, seed: u64) -> Value {
         ("epoch", Value::Int(epoch(site.epoch))),
         ("harness", Value::List(ours().into_iter().map(Value::Int).collect())),
         ("chance", if has_chance(site) { "system" } else { "seeded" }.into()),
+        ("coverage", Value::Bool(site.coverage == CodeCoverage::Counted)),
         ("memory_limit", Value::Int(i64::try_from(site.memory_limit).unwrap_or(i64::MAX))),
     ])
 }

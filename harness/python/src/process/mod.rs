@@ -35,7 +35,8 @@ pub use self::finished::{Finished, finish};
 pub use self::group::{GUARD, Group, end_all};
 pub use self::installer::Installer;
 pub use self::interpreter::{
-    BLOCKED_LIMIT, Epoch, FIXED_EPOCH, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site,
+    BLOCKED_LIMIT, CodeCoverage, Epoch, FIXED_EPOCH, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT,
+    START_LIMIT, Site,
 };
 use self::interpreter::{Happening, command};
 pub use self::server::{Installation, InterpreterOrigin, Server, ServerChoice, ServerSoftware};
@@ -234,6 +235,7 @@ async fn attend(
             Happening::Sent(event) => send.send(outbound(kind, &event)).await?,
             Happening::Returned => return Ok(()),
             Happening::Raised(exception) => return Err(exception),
+            Happening::Reached(blocks) => drop(ExchangeRecorder::with_current(|scribe| scribe.reach(blocks))),
             Happening::Handled(exception) => record(EventKind::Handled(exception)),
             Happening::Logged(level, message) => {
                 let level = match level {

@@ -27,6 +27,7 @@ pub(super) const SHIM: &str = include_str!("shim.py");
 /// The parts of the program, by their paths here: the first one runs, and imports the others.
 const PARTS: &[(&str, &str)] = &[
     ("shim.py", SHIM),
+    ("coverage.py", include_str!("coverage.py")),
     ("routes.py", include_str!("routes.py")),
     ("routes/channels.py", include_str!("routes/channels.py")),
     ("routes/code.py", include_str!("routes/code.py")),

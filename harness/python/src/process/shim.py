@@ -16,6 +16,7 @@ were fd 0 and fd 1 at the start.
               raise id receive|send type message
               sent id              credit id bytes        cancel id    forget id    stop
     events    receive id           withdrawn id           send id event    sent id event
+              blocks first path blocks                    reached id set [blocks]
               returned id
               raised id type message frames module        left id task_names
               handled id type message frames module
@@ -36,7 +37,8 @@ The first receive() gives the event of `call` at once.
 given anything is `withdrawn`.  A call that is over, and whose receive() or send() something of the
 app still holds, is `kept` until it is `freed`; a forgotten one is kept, too.  A call with credit
 need not wait for its messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
-ends with the answer.  On the real clock there is none, batches that come together share one answer,
+ends with the answer.  Where the settings ask for coverage, `blocks` numbers the blocks of a module and
+`reached` tells which of them a call has reached: see coverage.py.  On the real clock there is none, batches that come together share one answer,
 more answers follow when something happens later, and timers are in nanoseconds of the monotonic
 clock.
 
@@ -360,10 +362,15 @@ class Watcher:
 
     def __init__(self):
         self.works = False
+        self.coverage = None
 
-    def start(self, directory):
+    def start(self, directory, coverage):
         """Begins, before the app is loaded."""
         own.set_directory(directory)
+        self.coverage = coverage
+        if coverage is not None:
+            setattr(builtins, coverage.COUNTER, coverage.reaches)
+            self.compile_own_modules()
         monitoring = getattr(sys, "monitoring", None)
         for tool in TOOLS if monitoring else ():
             if monitoring.get_tool(tool) is None:
@@ -373,6 +380,10 @@ class Watcher:
                 self.works = True
                 return
         builtins.__relapse_handles__ = on_handler
+        if coverage is None:
+            self.compile_own_modules()
+
+    def compile_own_modules(self):
         load_plainly = importlib.machinery.SourceFileLoader.get_code
         importlib.machinery.SourceFileLoader.get_code = (
             lambda loader, name: load_watched(loader, name) or load_plainly(loader, name))
@@ -382,7 +393,8 @@ watcher = Watcher()
 
 
 def load_watched(loader, name):
-    """The code of a module of the app's own, whose `except` clauses tell that they are entered."""
+    """The code of a module of the app's own, whose `except` clauses tell that they are entered, and whose blocks are
+    counted where that is asked for."""
     path = loader.get_filename(name)
     if not own.has(path):
         return None
@@ -390,7 +402,9 @@ def load_watched(loader, name):
         tree = ast.parse(loader.get_data(path), path)
     except (SyntaxError, ValueError):
         return None  # the plain way says what is wrong
-    for node in ast.walk(tree):
+    if watcher.coverage is not None:
+        watcher.coverage.add_counters(tree, path)
+    for node in () if watcher.works else ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
             call = ast.Call(ast.Name("__relapse_handles__", ast.Load()), [], [])
             line = ast.Expr(call)
@@ -1394,7 +1408,7 @@ class Call(Raises):
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "first", "started", "forgotten", "session", "__weakref__")
+                 "first", "started", "forgotten", "session", "reached", "__weakref__")
 
     def __init__(self, ident, session, first):
         Raises.__init__(self)
@@ -1411,6 +1425,7 @@ class Call(Raises):
         self.started = False
         self.forgotten = False
         self.session = session
+        self.reached = set()  # blocks of the app's code
 
     def forget(self):
         self.session.keep(self)
@@ -1420,6 +1435,10 @@ class Call(Raises):
         if not self.forgotten:
             self.events.append((kind, self.id) + details)
 
+    def tell_reached(self):
+        if self.reached and not self.forgotten:
+            watcher.coverage.tell(self)
+
     async def run(self, app, scope, finished):
         """Calls the app.  Whatever it raises is its result and never harms the loop."""
         self.started = True
@@ -1428,9 +1447,11 @@ class Call(Raises):
             await app(scope, self.receive, self.send)
         except BaseException as exc:
             self.tell_handled(exc, over=True)
+            self.tell_reached()
             self.report("raised", *failure(self.passed_on(exc)))
         else:
             self.tell_handled(over=True)
+            self.tell_reached()
             self.report("returned")
         self.task = None  # the task refers to the call, too
         finished(self)
@@ -1620,7 +1641,8 @@ class Session:
         self.wire.write((None, []))
 
     async def serve(self):
-        watcher.start((*self.settings.get("path", ()), os.getcwd())[0])
+        coverage = import_coverage(self.events) if self.settings.get("coverage") else None
+        watcher.start((*self.settings.get("path", ()), os.getcwd())[0], coverage)
         # Inside the running loop, as uvicorn does it.
         self.app, reply = introduce(self.settings)
         self.wire.write(reply)
@@ -2088,6 +2110,17 @@ def learn_routes(app):
         return {"routes": [], "guesses": [], "troubles": [trouble]}
 
 
+def import_coverage(events):
+    with PartFinder():
+        import relapse_coverage
+
+        return relapse_coverage.Coverage(events, current_call)
+
+
+def is_part(name):
+    return name.partition(".")[0] in ("relapse_coverage", "relapse_routes")
+
+
 class PartFinder:
     """Finds the parts of this program that are modules, and forgets them: the app cannot import them.
 
@@ -2099,11 +2132,11 @@ class PartFinder:
 
     def __exit__(self, *exc):
         sys.meta_path.remove(self)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "relapse_routes"]:
+        for name in [name for name in sys.modules if is_part(name)]:
             del sys.modules[name]
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] != "relapse_routes":
+        if not is_part(name):
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=name == "relapse_routes")
 
@@ -2111,7 +2144,7 @@ class PartFinder:
         return None
 
     def exec_module(self, module):
-        part = module.__name__.replace("relapse_routes", "routes").replace(".", "/") + ".py"
+        part = module.__name__[len("relapse_"):].replace(".", "/") + ".py"
         if part in PARTS:
             code = PARTS[part]
         else:
