@@ -17,8 +17,8 @@ use relapse::{
     discover::servers,
     files::{FileLimit, read_text},
     hunt::{
-        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, Found, Greeting, Ground, Hunt, HuntWatch,
-        Reproduction, hunt_all,
+        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, FIRST_GENERATION, Found, Greeting, Ground, Hunt,
+        HuntWatch, Reproduction, hunt_all,
     },
     trial::{option, shell},
 };
@@ -409,14 +409,18 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, reproducers: &Re
         (Some(path), HuntTarget::Own(_)) => arguments.extend(["run".to_owned(), path.clone()]),
         (None, _) => {
             arguments.push("hunt".to_owned());
-            // A finding that needs other cases is found again by all of them.
+            // A finding that needs other cases is found again by all of them, and so is a case that others steered.
+            let is_own = matches!(args.target, HuntTarget::Own(_));
+            let is_by_seed_alone = !is_own || found.number <= FIRST_GENERATION;
             arguments.extend(match found.reproduction {
-                Reproduction::Shown | Reproduction::Untried => {
+                Reproduction::Shown | Reproduction::Untried if is_by_seed_alone => {
                     [option("--seed", found.seed.to_string()), option("--cases", "1".to_owned())].concat()
                 }
-                Reproduction::AfterOthers | Reproduction::Unconfirmed | Reproduction::SeenOnce => {
-                    all_up_to(args, found.number)
-                }
+                Reproduction::Shown
+                | Reproduction::Untried
+                | Reproduction::AfterOthers
+                | Reproduction::Unconfirmed
+                | Reproduction::SeenOnce => all_up_to(args, found.number),
             });
             arguments.extend(aim(args));
         }

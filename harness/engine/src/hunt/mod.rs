@@ -37,7 +37,7 @@ pub use ground::{BuiltIn, Ground, Runner};
 use serde::{Deserialize, Serialize};
 use shrink::shrink;
 use standard::StandardWords;
-pub use steering::ReachedCode;
+pub use steering::{FIRST_GENERATION, ReachedCode};
 use steering::{SeenSets, Steering, generations, join_first, vary};
 pub use versions::{Change, ChangeKind};
 

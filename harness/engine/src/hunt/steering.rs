@@ -19,8 +19,9 @@ use relapse_core::{
     record::code::{Block, BlockPlace, Blocks, ReachedBlocks},
 };
 
-/// How many cases the first generation has. Each further one doubles all cases, up to the longest.
-const FIRST_GENERATION: u64 = 256;
+/// How many cases the first generation has, which are drawn from their seeds alone. Each further one doubles all cases, up
+/// to the longest.
+pub const FIRST_GENERATION: u64 = 256;
 const LONGEST_GENERATION: u64 = 2048;
 
 /// How many cases that reached something new are kept to be varied: the last ones, which were the hardest to draw.
