@@ -1,4 +1,4 @@
-//! How a server keeps RFC 6455 sections 5 to 7: what a client sends, what has to come of it, and what did.
+//! How a server keeps RFC 6455 sections 5 to 7, and RFC 7692: what a client sends, what has to come of it, and what did.
 
 mod behavior;
 mod reader;
@@ -11,25 +11,27 @@ use bytes::Bytes;
 
 pub use self::{
     behavior::{Behavior, BehaviorEvent, BehaviorResult, Saw, judge},
-    sent::{Masking, Payload, Sent, SentAction, WrittenPart},
+    sent::{Deflation, Masking, Payload, Sent, SentAction, WrittenPart},
 };
 use crate::{
     error::Error,
     judge::verdict::Conclusion,
-    wire::{close_code::CloseCode, frame::Opcode},
+    wire::{close_code::CloseCode, deflate::DeflateParameters, frame::Opcode},
 };
 
-/// One rule of RFC 6455, and the conversations that try it.
+/// One rule of RFC 6455 or RFC 7692, and the conversations that try it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrameCase {
     /// Its group and its own name, as in `5.5-control-frames/ping-empty`.
     pub name: String,
-    /// The section of RFC 6455 it rests on.
+    /// The section of RFC 6455 it rests on; of another RFC behind its number, as in `7692 6.1`.
     pub section: String,
     /// The trial, in one sentence.
     pub tries: String,
     /// The conversations, each on a connection of its own. The case is as good as the worst of them.
     pub variants: Vec<Variant>,
+    /// The extension that the client offers; none when it is empty. A server may decline it.
+    pub extensions: String,
     /// How many bytes are written at a time; nothing where everything goes out in one write.
     pub piece_bytes: Option<usize>,
     /// The required result.
@@ -103,12 +105,18 @@ impl FrameCase {
 }
 
 impl Variant {
-    /// The bytes and pauses on the wire, with this request in the service's own words.
+    /// The bytes and pauses on the wire, with this request in the service's own words, and the compression that was agreed
+    /// on.
     ///
     /// # Errors
     /// Says why it cannot be said with this request.
-    pub fn write(&self, request: &str, chance: &mut fastrand::Rng) -> Result<Vec<WrittenPart>, String> {
-        sent::write(&self.acts, request, chance)
+    pub fn write(
+        &self,
+        request: &str,
+        agreed: Option<DeflateParameters>,
+        chance: &mut fastrand::Rng,
+    ) -> Result<Vec<WrittenPart>, String> {
+        sent::write(&self.acts, request, agreed, chance)
     }
 
     /// The replies and the close code that a server owes for it.

@@ -20,7 +20,12 @@ use relapse_core::{
         redact::Redactor,
         transcript::{EventKind, Transcript},
     },
-    wire::{client::WebSocketClient, close_code::CloseCode, frame::Frame},
+    wire::{
+        client::WebSocketClient,
+        close_code::CloseCode,
+        deflate::{DeflateParameters, PERMESSAGE_DEFLATE},
+        frame::Frame,
+    },
 };
 use relapse_simulate::{link::Wire, recorder::Recorder};
 
@@ -114,12 +119,17 @@ impl FramingSubject<'_> {
         let (request, answer) = said.ok_or("the service file has no request, or nothing that answers it")?;
         let seed = self.seed.wrapping_add(number as u64);
         let mut chance = fastrand::Rng::with_seed(seed);
-        let written = variant.write(request, &mut chance)?;
         // A user of its own, so that no user has too many connections or says too much.
-        let (wire, recorder) = self.open(format!("user-{number}"), seed).await?;
-        let mut session = FrameSession::new(wire, chance);
+        let (wire, agreed, recorder) = self.open(case, format!("user-{number}"), seed).await?;
+        let written = variant.write(request, agreed, &mut chance)?;
+        let mut session = FrameSession::new(wire, agreed, chance);
         session.be_greeted(messages.welcome.as_deref()).await?;
         session.awaited = answer.clone();
+        if agreed.is_none() && !case.extensions.is_empty() {
+            session.part(self.patience).await;
+            let evidence = format!("declines {PERMESSAGE_DEFLATE}");
+            return Ok(BehaviorResult { behavior: Behavior::Ok, evidence, at: None });
+        }
         if variant.closes() {
             session.frames.leave_close_to_caller();
         }
@@ -164,14 +174,19 @@ impl FramingSubject<'_> {
         })
     }
 
-    /// Opens a session for a user, and who writes down what happens in it.
-    async fn open(&self, user: String, seed: u64) -> Result<(Wire, Recorder), String> {
-        let upgrade = self.binding.upgrade(&self.authority);
-        let request = Request { user, ..upgrade.ok_or("the service file names no path for WebSockets")? };
+    /// Opens a session for a user, with the compression that was agreed on, and who writes down what happens in it.
+    async fn open(
+        &self,
+        case: &FrameCase,
+        user: String,
+        seed: u64,
+    ) -> Result<(Wire, Option<DeflateParameters>, Recorder), String> {
+        let upgrade = self.binding.upgrade(&self.authority).ok_or("the service file names no path for WebSockets")?;
+        let request = Request { user, extensions: case.extensions.clone(), ..upgrade };
         let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
         let opened = client::open(&request, OPENING_LIMIT, &recorder, self.target).await;
         match opened.map_err(|error| failed(&error))? {
-            Some(wire) => Ok((wire, recorder)),
+            Some((wire, agreed)) => Ok((wire, agreed, recorder)),
             None => {
                 let transcript = Transcript { service: self.target.service(), ..recorder.transcript() };
                 Err(format!("no session: {}", Exchange::of(&transcript, 0).outcome()))
@@ -195,10 +210,10 @@ struct FrameSession {
 }
 
 impl FrameSession {
-    fn new(wire: Wire, masks: fastrand::Rng) -> FrameSession {
+    fn new(wire: Wire, agreed: Option<DeflateParameters>, masks: fastrand::Rng) -> FrameSession {
         FrameSession {
             wire,
-            frames: WebSocketClient::new(masks),
+            frames: WebSocketClient::new(masks).agreed(agreed),
             awaited: String::new(),
             began: Instant::now(),
             events: Vec::new(),

@@ -211,6 +211,8 @@ pub struct Request {
     pub user: String,
     /// Subprotocols offered, besides those that carry the credential.
     pub offers: Vec<String>,
+    /// The extension offered in an upgrade, as the header has it; none when it is empty.
+    pub extensions: String,
     /// Further headers; one that the request already has is replaced.
     pub headers: Headers,
     /// Headers a standard client sends and this one does not.
@@ -294,6 +296,7 @@ impl Request {
             places: vec![CredentialPlace::Header],
             user: DEFAULT_USER.to_owned(),
             offers: Vec::new(),
+            extensions: String::new(),
             headers: Vec::new(),
             without: Vec::new(),
             body: Vec::new(),

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{BoundSide, Expected, FrameCase, Masking, Payload, Sent, SentAction, Variant};
+use super::{BoundSide, Deflation, Expected, FrameCase, Masking, Payload, Sent, SentAction, Variant};
 use crate::{
     asgi::value::unescape_bytes,
     error::{Error, did_you_mean},
     wire::{
         close_code::CloseCode,
+        deflate::{DeflateParameters, PERMESSAGE_DEFLATE},
         frame::{Length, Opcode},
     },
 };
@@ -45,11 +46,38 @@ struct RawGroup {
 #[serde(deny_unknown_fields)]
 struct RawFrameCase {
     name: Spanned<String>,
+    #[serde(default)]
+    rfc: Rfc,
     section: Spanned<String>,
+    #[serde(default)]
+    extensions: Option<Spanned<String>>,
     tries: Spanned<String>,
     send: Spanned<Vec<Spanned<RawEntry>>>,
     piece_bytes: Option<Spanned<usize>>,
     expect: Spanned<RawFrameExpect>,
+}
+
+/// The RFC that a section is of.
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(try_from = "u16")]
+enum Rfc {
+    /// RFC 6455.
+    #[default]
+    WebSocket,
+    /// RFC 7692.
+    Compression,
+}
+
+impl TryFrom<u16> for Rfc {
+    type Error = &'static str;
+
+    fn try_from(number: u16) -> Result<Rfc, &'static str> {
+        match number {
+            6455 => Ok(Rfc::WebSocket),
+            7692 => Ok(Rfc::Compression),
+            _ => Err("the rules are those of RFC 6455 and RFC 7692"),
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -83,6 +111,7 @@ struct RawConversation {
     #[serde(default = "once")]
     repeat: usize,
     request: Option<String>,
+    deflate: Option<Deflation>,
     pad_to: Option<usize>,
     beside: Option<String>,
     #[serde(default = "yes")]
@@ -134,7 +163,14 @@ impl FrameCaseReader<'_> {
             return Err(self.error(raw.tries.span(), "this is no sentence", Some("say what is tried, with a period")));
         }
         if !raw.section.get_ref().split('.').all(is_number) {
-            return Err(self.error(raw.section.span(), "this is no section of RFC 6455", Some("as in `5.5.2`")));
+            return Err(self.error(raw.section.span(), "this is no section of an RFC", Some("as in `5.5.2`")));
+        }
+        let extensions = raw.extensions.as_ref().map(Spanned::get_ref).cloned().unwrap_or_default();
+        if let Some(offered) = &raw.extensions
+            && !matches!(DeflateParameters::read(offered.get_ref()), Ok(Some(_)))
+        {
+            let help = format!("as in `{PERMESSAGE_DEFLATE}; client_max_window_bits`");
+            return Err(self.error(offered.span(), "this offers no extension that the client speaks", Some(&help)));
         }
         if let Some(size) = raw.piece_bytes.as_ref().filter(|size| *size.get_ref() == 0) {
             return Err(self.error(size.span(), "nothing would ever be written", Some("leave the key out, or say 1")));
@@ -143,7 +179,11 @@ impl FrameCaseReader<'_> {
         let expected = expected(raw.expect.get_ref()).and_then(|expected| possible(expected, &variants));
         Ok(FrameCase {
             name: format!("{group}/{}", raw.name.get_ref()),
-            section: raw.section.get_ref().clone(),
+            section: match raw.rfc {
+                Rfc::WebSocket => raw.section.get_ref().clone(),
+                Rfc::Compression => format!("7692 {}", raw.section.get_ref()),
+            },
+            extensions,
             tries: raw.tries.get_ref().clone(),
             variants,
             piece_bytes: raw.piece_bytes.as_ref().map(|size| *size.get_ref()),
@@ -216,6 +256,7 @@ impl RawConversation {
             reserved_bits: self.rsv,
             masking: self.mask,
             payload: self.payload().map_err(|message| (message, None))?,
+            deflate: self.deflate,
             fragment_bytes: self.fragment_bytes,
             length: self.length().map_err(|message| (message, None))?,
             times: self.times,

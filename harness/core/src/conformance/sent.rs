@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Reply;
 use crate::wire::{
     close_code::CloseCode,
+    deflate::{DeflateParameters, Deflater, RSV1},
     frame::{Frame, Length, Opcode},
 };
 
@@ -36,6 +37,8 @@ pub struct Sent {
     pub masking: Masking,
     /// The payload of all of them.
     pub payload: Payload,
+    /// How the payload is compressed, if it is: then the first frame of a message has RSV1 (RFC 7692 section 6).
+    pub deflate: Option<Deflation>,
     /// How many bytes of the payload each of them has; all where nothing is said.
     pub fragment_bytes: Option<usize>,
     /// How each announces its payload.
@@ -55,6 +58,20 @@ pub enum Masking {
     Zero,
     /// Not at all, which no client may.
     None,
+}
+
+/// How a client compresses a payload (RFC 7692 section 7.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deflation {
+    /// In one block, which may refer to the messages before.
+    OneBlock,
+    /// In three blocks.
+    Blocks,
+    /// In a block without compression.
+    Stored,
+    /// In a block without compression whose header says that it is the last of its stream.
+    FinalBlock,
 }
 
 /// The payload of frames.
@@ -90,12 +107,14 @@ pub enum WrittenPart {
 pub(super) fn write(
     acts: &[SentAction],
     request: &str,
+    agreed: Option<DeflateParameters>,
     chance: &mut fastrand::Rng,
 ) -> Result<Vec<WrittenPart>, String> {
     let (mut written, mut bytes) = (Vec::new(), Vec::new());
+    let mut compressor = Compressor { parameters: agreed.unwrap_or_default(), deflater: None };
     for act in acts {
         match act {
-            SentAction::Send(sent) => sent.encode(request, chance, &mut bytes)?,
+            SentAction::Send(sent) => sent.encode(request, &mut compressor, chance, &mut bytes)?,
             SentAction::Pause(pause) => {
                 written.extend([WrittenPart::Bytes(std::mem::take(&mut bytes)), WrittenPart::Pause(*pause)]);
             }
@@ -103,6 +122,50 @@ pub(super) fn write(
     }
     written.push(WrittenPart::Bytes(bytes));
     Ok(written)
+}
+
+/// Compresses the payloads of a conversation.
+struct Compressor {
+    parameters: DeflateParameters,
+    /// Knows the messages to which the next one may refer.
+    deflater: Option<Deflater>,
+}
+
+/// The most bytes of a block without compression (RFC 1951 section 3.2.4).
+const STORED_BYTES_MAX: usize = 0xffff;
+
+impl Compressor {
+    fn deflater(&mut self) -> &mut Deflater {
+        let coding = self.parameters.of_client();
+        self.deflater.get_or_insert_with(|| Deflater::new(coding))
+    }
+
+    /// Compresses the payload of a whole message, or of a piece of one.
+    fn compress(&mut self, payload: &Bytes, deflation: Deflation, is_final: bool) -> Result<Bytes, String> {
+        let is_last_block = match deflation {
+            Deflation::OneBlock => return Ok(self.deflater().piece(payload, is_final)),
+            Deflation::Blocks => {
+                let size = payload.len().div_ceil(3).max(1);
+                let count = payload.len().div_ceil(size);
+                let pieces = payload.chunks(size).enumerate();
+                let blocks = pieces.map(|(index, piece)| self.deflater().piece(piece, is_final && index + 1 == count));
+                return Ok(blocks.collect::<Vec<_>>().concat().into());
+            }
+            Deflation::Stored => false,
+            Deflation::FinalBlock => true,
+        };
+        // What stands in it is not known to what compresses, so that nothing refers to what came before.
+        self.deflater = None;
+        let length = u16::try_from(payload.len());
+        let length = length.map_err(|_| format!("a block without compression has at most {STORED_BYTES_MAX} bytes"))?;
+        let mut block = vec![u8::from(is_last_block)];
+        block.extend_from_slice(&length.to_le_bytes());
+        block.extend_from_slice(&(!length).to_le_bytes());
+        block.extend_from_slice(payload);
+        // An empty block behind it, whose end is not sent with the last piece.
+        block.extend_from_slice(if is_final { &[0] } else { &[0, 0, 0, 0xff, 0xff] });
+        Ok(block.into())
+    }
 }
 
 impl SentAction {
@@ -134,16 +197,27 @@ impl Sent {
         }
     }
 
-    fn encode(&self, request: &str, chance: &mut fastrand::Rng, output: &mut Vec<u8>) -> Result<(), String> {
+    fn encode(
+        &self,
+        request: &str,
+        compressor: &mut Compressor,
+        chance: &mut fastrand::Rng,
+        output: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let payload = self.payload.bytes(request)?;
-        let fragments = self.fragments(payload);
-        for frame in (0..self.times).flat_map(|_| &fragments) {
-            let mask = match self.masking {
-                Masking::Random => Some(chance.u32(..).to_be_bytes()),
-                Masking::Zero => Some([0; 4]),
-                Masking::None => None,
-            };
-            Frame { mask, ..frame.clone() }.encode_announcing(self.length, output);
+        let mut fragments = self.fragments(payload.clone());
+        for _ in 0..self.times {
+            if let Some(deflation) = self.deflate {
+                fragments = self.fragments(compressor.compress(&payload, deflation, self.is_final)?);
+            }
+            for frame in &fragments {
+                let mask = match self.masking {
+                    Masking::Random => Some(chance.u32(..).to_be_bytes()),
+                    Masking::Zero => Some([0; 4]),
+                    Masking::None => None,
+                };
+                Frame { mask, ..frame.clone() }.encode_announcing(self.length, output);
+            }
         }
         Ok(())
     }
@@ -156,11 +230,12 @@ impl Sent {
             length => (0..length).step_by(size).map(|at| payload.slice(at..length.min(at + size))).collect(),
         };
         let last = pieces.len() - 1;
+        let begins_compressed = self.deflate.is_some() && self.opcode != Opcode::Continuation;
         let pieces = pieces.into_iter().enumerate();
         pieces
             .map(|(index, payload)| Frame {
                 is_final: self.is_final && index == last,
-                reserved_bits: self.reserved_bits,
+                reserved_bits: self.reserved_bits | if begins_compressed && index == 0 { RSV1 } else { 0 },
                 ..Frame::new(if index == 0 { self.opcode } else { Opcode::Continuation }, payload)
             })
             .collect()

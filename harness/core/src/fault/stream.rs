@@ -59,11 +59,11 @@ faults! {
         /// Bytes that still pass.
         after: Count as "after_bytes" from counts(PASSED),
     } "reset the connection after {after} byte(s)";
-    /// carries nothing more this way once so many bytes went, and ends nothing: half open
+    /// carries nothing more this way once so many bytes went, neither bytes nor the end of the stream (FIN or RST): half open
     Stall "stall", weight 2 {
         /// Bytes that still pass.
         after: Count as "after_bytes" from counts(PASSED),
     } "carry nothing more after {after} byte(s)";
-    /// carries nothing more from the upgrade on, and ends nothing
+    /// carries nothing more from the upgrade on, neither bytes nor the end of the stream
     Silence "silence", weight 2 {} "carry nothing after the upgrade";
 }

@@ -60,9 +60,11 @@ pub enum FrameError {
     Utf8,
     /// A close frame with one byte, or with a code that may not stand in one (section 7.4).
     CloseCode,
-    /// The announced payload is larger than the reader's limit.
+    /// A compressed payload that cannot be decompressed (RFC 7692 section 7.2.2).
+    Deflate,
+    /// The announced payload is larger than the reader's limit, or more comes out of a compressed one.
     TooLong {
-        /// Announced payload, in bytes.
+        /// Announced payload, or what came out until then, in bytes.
         announced: u64,
     },
 }

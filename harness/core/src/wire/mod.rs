@@ -4,6 +4,7 @@ pub mod assembly;
 pub mod body;
 pub mod client;
 pub mod close_code;
+pub mod deflate;
 pub mod frame;
 pub mod frame_header;
 pub mod head;

@@ -114,6 +114,7 @@ pub(super) struct RawStep {
     pub(super) by: Option<Spanned<OneOrMany>>,
     pub(super) user: Option<Spanned<String>>,
     pub(super) offers: Option<Spanned<Vec<String>>>,
+    pub(super) extensions: Option<Spanned<String>>,
     pub(super) headers: Option<Spanned<BTreeMap<String, String>>>,
     pub(super) without: Option<Spanned<Vec<String>>>,
     pub(super) client: Option<Spanned<ClientStrictness>>,

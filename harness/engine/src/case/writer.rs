@@ -267,6 +267,9 @@ impl File {
         if !request.offers.is_empty() {
             self.line("offers", texts(&request.offers));
         }
+        if !request.extensions.is_empty() {
+            self.line("extensions", request.extensions.as_str());
+        }
         if !request.headers.is_empty() {
             let fields = request.headers.iter();
             let table: toml::Table = fields

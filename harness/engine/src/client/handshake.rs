@@ -10,7 +10,10 @@ use relapse_core::{
         credential::{Credential, CredentialPlace},
         step::{ClientStrictness, Request},
     },
-    wire::head::{Headers, RequestHead, ResponseHead, accept_key, field, has_token, header, readable},
+    wire::{
+        deflate::{DeflateParameters, EXTENSIONS},
+        head::{Headers, RequestHead, ResponseHead, accept_key, field, has_token, header, readable},
+    },
 };
 
 /// Draws the key of an upgrade.
@@ -55,6 +58,9 @@ pub(super) fn request_head(request: &Request, key: Option<String>, token: &str) 
         headers.push(field("Connection", "Upgrade"));
         headers.push(field("Sec-WebSocket-Key", key));
         headers.push(field("Sec-WebSocket-Version", "13"));
+        if !request.extensions.is_empty() {
+            headers.push(field(EXTENSIONS, request.extensions.clone()));
+        }
     }
     if !offers.is_empty() {
         headers.push(field("Sec-WebSocket-Protocol", offers.join(", ")));
@@ -90,8 +96,13 @@ fn presents(request: &Request, place: CredentialPlace) -> bool {
     request.credential != Credential::None && request.places.contains(&place)
 }
 
-/// Checks everything that a client must verify before it takes a 101 for a WebSocket.
-pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: ClientStrictness) -> Result<(), String> {
+/// Checks everything that a client must verify before it takes a 101 for a WebSocket; the compression that both sides agree
+/// on.
+pub(super) fn verify(
+    request: &RequestHead,
+    response: &ResponseHead,
+    client: ClientStrictness,
+) -> Result<Option<DeflateParameters>, String> {
     if !upgrades(response) {
         return Err("the answer does not upgrade to websocket".to_owned());
     }
@@ -99,9 +110,7 @@ pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: Cli
     if header(&response.headers, "sec-websocket-accept") != Some(accept_key(key).as_bytes()) {
         return Err("the accept key does not belong to the key".to_owned());
     }
-    if let Some(extensions) = header(&response.headers, "sec-websocket-extensions") {
-        return Err(format!("unsupported extension: {}", readable(extensions)));
-    }
+    let deflate = DeflateParameters::agreed(&request.headers, &response.headers)?;
     let offers = request.offered_subprotocols();
     match header(&response.headers, "sec-websocket-protocol").map(readable) {
         Some(selected) if offers.is_empty() => {
@@ -111,6 +120,6 @@ pub(super) fn verify(request: &RequestHead, response: &ResponseHead, client: Cli
         None if !offers.is_empty() && client == ClientStrictness::Browser => {
             Err("the server selected none of the subprotocols offered".to_owned())
         }
-        _ => Ok(()),
+        _ => Ok(deflate),
     }
 }

@@ -16,7 +16,10 @@ use relapse_core::{
         step::{Action, BodyExpectation, Carrier, Request, Slices},
     },
     record::transcript::{Actor, BodyEnd, BodyPart, BodyTiming, EventKind},
-    wire::head::{RequestHead, ResponseHead, has_token},
+    wire::{
+        deflate::DeflateParameters,
+        head::{RequestHead, ResponseHead, has_token},
+    },
 };
 use relapse_simulate::{
     link::{Link, Wire, take},
@@ -78,8 +81,8 @@ impl ConnectionReuse {
 
 /// How reading an answer ended.
 enum AnswerEnd {
-    /// It opened a WebSocket.
-    Upgraded,
+    /// It opened a WebSocket, whose messages may be compressed.
+    Upgraded(Option<DeflateParameters>),
     /// It came whole; the connection may carry another.
     Whole,
     /// It is the last one of its connection, or no answer came before the end of the stream.
@@ -203,11 +206,12 @@ impl<'a> ClientConnection<'a> {
                     }
                     AnswerEnd::Lost(lost)
                 }
-                AnswerEnd::Upgraded | AnswerEnd::Whole | AnswerEnd::Last => self.read_answer(&asked).await,
+                AnswerEnd::Upgraded(_) | AnswerEnd::Whole | AnswerEnd::Last => self.read_answer(&asked).await,
             };
-            if let AnswerEnd::Upgraded = last {
+            if let AnswerEnd::Upgraded(agreed) = last {
                 let ClientConnection { wire, attention, chance, .. } = *self;
-                return Seat::Open(Box::new(ClientSession::new(wire, asked.scribe, asked.user, attention, chance)));
+                let session = ClientSession::new(wire, asked.scribe, asked.user, attention, chance);
+                return Seat::Open(Box::new(session.agreed(agreed)));
             }
         }
         match (last, keeps) {
@@ -237,11 +241,13 @@ impl<'a> ClientConnection<'a> {
         if response.status != 101 {
             return self.read_body(asked, &response).await;
         }
-        if let Err(why) = handshake::verify(&asked.head, &response, request.client) {
-            asked.record(EventKind::HandshakeRefused { why });
-            return AnswerEnd::Last;
+        match handshake::verify(&asked.head, &response, request.client) {
+            Ok(agreed) => AnswerEnd::Upgraded(agreed),
+            Err(why) => {
+                asked.record(EventKind::HandshakeRefused { why });
+                AnswerEnd::Last
+            }
         }
-        AnswerEnd::Upgraded
     }
 
     async fn read_head(&mut self, asked: &PendingAnswer<'a>) -> Option<ResponseHead> {

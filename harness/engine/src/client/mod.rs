@@ -33,6 +33,7 @@ use relapse_core::{
     },
     error::Error,
     record::transcript::{Actor, EventKind, NeverCame, PROCESS},
+    wire::deflate::DeflateParameters,
 };
 use relapse_simulate::{
     link::{Link, Receiving, Wire},
@@ -85,8 +86,8 @@ pub async fn perform(script: Script<'_>, recorder: &Recorder, target: &dyn Targe
     try_join_all(clients).await.map(drop)
 }
 
-/// Opens a WebSocket, and hands its wire over to the caller; `None` if it is not opened, and the recorder
-/// knows why.
+/// Opens a WebSocket, and hands its wire over to the caller, with the compression that was agreed on; `None` if it is not
+/// opened, and the recorder knows why.
 ///
 /// # Errors
 /// When no link to the target can be had.
@@ -95,7 +96,7 @@ pub async fn open(
     limit: Duration,
     recorder: &Recorder,
     target: &dyn Target,
-) -> Result<Option<Wire>, Error> {
+) -> Result<Option<(Wire, Option<DeflateParameters>)>, Error> {
     let step = Step::new(Action::Open(request.clone()), limit);
     let mut client = ScriptClient::new(0, Script::of_one(std::slice::from_ref(&step)), recorder, target);
     let mut seat = Seat::Fresh;

@@ -17,6 +17,7 @@ use relapse_core::{
     wire::{
         client::WebSocketClient,
         close_code::CloseCode,
+        deflate::DeflateParameters,
         frame::{Frame, FrameError, Opcode},
         frame_header::FrameHeader,
     },
@@ -66,6 +67,8 @@ pub(super) struct ClientSession {
     reads: ClientReading,
     attention: Attention,
     frames: WebSocketClient,
+    /// The compression that both sides agreed on, if any.
+    agreed: Option<DeflateParameters>,
     /// The bytes and the frames that came.
     seen: (u64, u64),
     /// The event that the client waits for.
@@ -92,6 +95,7 @@ impl ClientSession {
             reads: ClientReading::Everything,
             attention,
             frames: WebSocketClient::new(masks),
+            agreed: None,
             seen: (0, 0),
             waiting_for: None,
             ended: None,
@@ -99,9 +103,16 @@ impl ClientSession {
         }
     }
 
-    pub(super) fn into_wire(mut self) -> Wire {
+    /// The same, with what both sides agreed on about compression.
+    pub(super) fn agreed(mut self, agreed: Option<DeflateParameters>) -> ClientSession {
+        self.agreed = agreed;
+        self.frames = self.frames.agreed(agreed);
+        self
+    }
+
+    pub(super) fn into_wire(mut self) -> (Wire, Option<DeflateParameters>) {
         self.wire.read_ahead(usize::MAX);
-        self.wire
+        (self.wire, self.agreed)
     }
 
     /// Whether both sides have closed, or the stream is over.

@@ -58,6 +58,11 @@ pub enum LogEvent {
         /// The fault's effect.
         detail: String,
     },
+    /// A fault can act no more, or something else that is worth a look.
+    Warning {
+        /// The message.
+        message: String,
+    },
     /// A close frame passed.
     Close(SentClose),
     /// It ended.
@@ -146,6 +151,7 @@ impl fmt::Display for LogRecord {
             }
             LogEvent::Answer { status } => write!(f, "<-- {status}"),
             LogEvent::Fault { number, detail } => write!(f, "!   fault {number}: {detail}"),
+            LogEvent::Warning { message } => write!(f, "    {message}"),
             LogEvent::Close(said) => {
                 let arrow = match said.by {
                     ProxySide::Client => "-->",

@@ -307,11 +307,13 @@ impl ProxyHandle {
         let acts = Arc::clone(&acted);
         let closes = Arc::new(Mutex::new(Vec::new()));
         let tap = EventSink::new(move |event| {
-            if let EventKind::FaultFired { index, detail, .. } = event.what
-                && !is_own
-            {
-                acts.store(true, Ordering::Relaxed);
-                desk.note(number, LogEvent::Fault { number: index + 1, detail });
+            match event.what {
+                EventKind::FaultFired { index, detail, .. } if !is_own => {
+                    acts.store(true, Ordering::Relaxed);
+                    desk.note(number, LogEvent::Fault { number: index + 1, detail });
+                }
+                EventKind::Logged { message, .. } => desk.note(number, LogEvent::Warning { message }),
+                _ => {}
             }
         });
         let plan = Plan { seed: self.0.seed, faults };

@@ -14,6 +14,7 @@ use relapse_core::{
         transcript::{Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
     },
     wire::{
+        deflate::RSV1,
         frame::{Frame, Opcode},
         head::{Headers, RequestHead, ResponseHead, header, readable, reason_phrase},
     },
@@ -229,8 +230,8 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
         }
         EventKind::MessageSeen(frame) => format!("    the fragments say {}", message(frame, redactor)),
         EventKind::HandshakeRefused { why } => format!("x   the client gives the handshake up: {}", redactor.text(why)),
-        EventKind::FrameSent(frame) => format!("--> {}", message(frame, redactor)),
-        EventKind::FrameSeen(frame) => format!("<-- {}", message(frame, redactor)),
+        EventKind::FrameSent(frame) => format!("--> {}{}", message(frame, redactor), compressed(frame)),
+        EventKind::FrameSeen(frame) => format!("<-- {}{}", message(frame, redactor), compressed(frame)),
         EventKind::BadFrameSeen(error) => format!("<-- bytes that are no frame ({error:?})"),
         EventKind::BadHeadSeen { why } => format!("<-- bytes that are no answer ({why})"),
         EventKind::EndSeen => "<-- end of stream".to_owned(),
@@ -330,6 +331,11 @@ fn response(head: &ResponseHead) -> String {
         }
     }
     text
+}
+
+/// A note that a message is compressed on the wire.
+fn compressed(frame: &Frame) -> &'static str {
+    if frame.is_message() && frame.reserved_bits == RSV1 { " (compressed)" } else { "" }
 }
 
 fn message(frame: &Frame, redactor: &Redactor) -> String {

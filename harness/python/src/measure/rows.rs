@@ -441,9 +441,9 @@ impl RunningServer {
         let recorder = Recorder::new(Plan { seed: 1, faults: Vec::new() });
         let opened = client::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
         let scribe = recorder.scribe(0);
-        if let Some(mut wire) = opened {
+        if let Some((mut wire, _)) = opened {
             wire.outgoing.extend_from_slice(&bytes);
-            let frames = WebSocketClient::new(fastrand::Rng::with_seed(1));
+            let mut frames = WebSocketClient::new(fastrand::Rng::with_seed(1));
             let read = async {
                 loop {
                     match frames.read(&mut wire.incoming) {

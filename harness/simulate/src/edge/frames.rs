@@ -8,14 +8,15 @@ use super::{End, stream::DelayedBytes};
 use crate::recorder::ExchangeRecorder;
 use relapse_core::{
     fault::{Breach, Direction, FaultKind, FrameFault},
-    record::transcript::Actor,
+    record::transcript::{Actor, EventKind, Level},
     wire::{
         close_code::CloseCode,
-        frame::{Frame, Opcode},
+        deflate::{Coding, Deflater, InflatedFrames, PlainFrame},
+        frame::{Frame, FrameError, Opcode},
     },
 };
 
-/// The largest payload that is read as a frame, in bytes.
+/// The largest payload that is read as a frame, and the largest message that is decompressed, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
 /// How often faults act on the frames of one connection and direction, each frame that they inject counted. Two that
@@ -39,10 +40,46 @@ pub(super) struct Mangler {
     is_suppressed: bool,
     /// Something came that is no frame; from there on everything passes as it is.
     is_opaque: bool,
+    /// The compression of the messages, where the two sides agreed on it.
+    compression: Option<Compression>,
     /// Bytes to be written before the next frame.
     before_next: Vec<u8>,
     /// Bytes to be written behind the next frame.
     behind_next: Vec<u8>,
+}
+
+/// The compressed messages of one direction (RFC 7692), as the edge reads and writes them.
+///
+/// A message that no fault changes passes byte for byte. One that the edge compresses refers to no other, so that it can be
+/// read in any place and as often as it comes. Once a change has left the receiver with another window than the sender
+/// believes, the edge compresses every message that follows; and where a message comes in fragments, each of them, because a
+/// fault may act on any.
+struct Compression {
+    reading: InflatedFrames,
+    writing: Deflater,
+    /// Whether a message may refer to those before it.
+    has_takeover: bool,
+    /// Whether the receiver's window is not what the sender believes.
+    is_window_changed: bool,
+}
+
+impl Compression {
+    fn new(coding: Coding) -> Compression {
+        Compression {
+            reading: InflatedFrames::new(coding, PAYLOAD_BYTES_MAX),
+            writing: Deflater::new(Coding { has_takeover: false, ..coding }),
+            has_takeover: coding.has_takeover,
+            is_window_changed: false,
+        }
+    }
+}
+
+/// A frame on its way.
+struct PassingFrame {
+    /// As its sender meant it.
+    plain: PlainFrame,
+    /// As it goes on where nothing acts on it.
+    wire: Frame,
 }
 
 /// The decision about one frame.
@@ -82,6 +119,7 @@ impl Mangler {
             acts: 0,
             is_suppressed: false,
             is_opaque: false,
+            compression: None,
             before_next,
             behind_next,
         }
@@ -90,6 +128,11 @@ impl Mangler {
     /// Whether there is anything that could act; what passes otherwise need not be read as frames.
     pub(super) fn has_faults(&self) -> bool {
         self.has_faults
+    }
+
+    /// The server switched protocols; the messages of this direction are compressed so, if at all.
+    pub(super) fn upgraded(&mut self, coding: Option<Coding>) {
+        self.compression = coding.filter(|_| self.has_faults).map(Compression::new);
     }
 
     /// Takes whole frames, lets faults act, and carries what is left of them; how that ends the connection.
@@ -102,7 +145,14 @@ impl Mangler {
         while !self.is_opaque {
             match Frame::decode(incoming, PAYLOAD_BYTES_MAX) {
                 Ok(Some(frame)) => {
-                    if let Some((index, code, reason)) = self.take(&frame, there) {
+                    let passing = match self.read(frame) {
+                        Ok(passing) => passing,
+                        Err((frame, error)) => {
+                            self.give_up(&frame, error, there);
+                            continue;
+                        }
+                    };
+                    if let Some((index, code, reason)) = self.take(passing, there) {
                         self.release(there);
                         self.close(code, &reason, there, back);
                         return Some((End::Finished, index));
@@ -125,8 +175,51 @@ impl Mangler {
         there.push(waiting, Duration::ZERO);
     }
 
-    fn take(&mut self, frame: &Frame, there: &mut DelayedBytes) -> Option<(usize, CloseCode, String)> {
-        let fate = self.decide(frame);
+    /// Reads a frame as its sender meant it.
+    fn read(&mut self, wire: Frame) -> Result<PassingFrame, (Frame, FrameError)> {
+        let plain = match &mut self.compression {
+            None => PlainFrame { frame: wire.clone(), was_compressed: false },
+            Some(compression) => match compression.reading.read(wire.clone()) {
+                Ok(plain) => plain,
+                Err(error) => return Err((wire, error)),
+            },
+        };
+        let mut passing = PassingFrame { plain, wire };
+        let is_whole = passing.wire.is_message() && passing.wire.is_final;
+        if passing.plain.was_compressed
+            && (!is_whole || self.compression.as_ref().is_some_and(|compression| compression.is_window_changed))
+        {
+            passing.wire = self.compressed(&passing.plain.frame);
+        }
+        Ok(passing)
+    }
+
+    /// A frame with its payload compressed by itself.
+    fn compressed(&mut self, plain: &Frame) -> Frame {
+        match &mut self.compression {
+            Some(compression) => {
+                Frame { payload: compression.writing.piece(&plain.payload, plain.is_final), ..plain.clone() }
+            }
+            None => plain.clone(),
+        }
+    }
+
+    /// A compressed message cannot be read: it passes as it came, and so does everything behind it.
+    fn give_up(&mut self, frame: &Frame, error: FrameError, there: &mut DelayedBytes) {
+        self.is_opaque = true;
+        self.release(there);
+        there.push(encoded(frame), Duration::ZERO);
+        let why = match error {
+            FrameError::TooLong { .. } => "is longer than 16 MiB",
+            _ => "cannot be decompressed",
+        };
+        let whose = if self.direction == Direction::ToServer { "client" } else { "server" };
+        let message = format!("a message of the {whose} {why}: no fault acts on its frames from here on");
+        self.scribe.record(Actor::Edge, EventKind::Logged { level: Level::Warning, message });
+    }
+
+    fn take(&mut self, passing: PassingFrame, there: &mut DelayedBytes) -> Option<(usize, CloseCode, String)> {
+        let (fate, frame) = self.decide(passing);
         if self.is_suppressed {
             return None;
         }
@@ -151,9 +244,9 @@ impl Mangler {
         fate.close
     }
 
-    /// Asks each fault what it does with a frame.
-    fn decide(&mut self, frame: &Frame) -> FrameDecision {
-        let mut fate = FrameDecision { copies: 1, ..FrameDecision::default() };
+    /// The faults that act on a frame, by their places in the plan.
+    fn acting(&mut self, frame: &Frame) -> Vec<usize> {
+        let mut acting = Vec::new();
         let scribe = self.scribe.clone();
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Frame { frames, fault: what } = &fault.kind else { continue };
@@ -170,20 +263,47 @@ impl Mangler {
                 continue;
             }
             scribe.fired(index, Actor::Edge, fault.kind.to_string());
-            self.acts += 1;
+            acting.push(index);
+            self.acts += match what {
+                FrameFault::Inject { count, .. } => 1 + count.0,
+                _ => 1,
+            };
+            self.is_suppressed |= matches!(what, FrameFault::Suppress {});
+        }
+        acting
+    }
+
+    /// Asks each fault what it does with a frame; what it does, and the frame that goes on.
+    fn decide(&mut self, PassingFrame { plain, mut wire }: PassingFrame) -> (FrameDecision, Frame) {
+        let mut fate = FrameDecision { copies: 1, ..FrameDecision::default() };
+        let acting = self.acting(&plain.frame);
+        let scribe = self.scribe.clone();
+        let kinds = acting.into_iter().filter_map(|index| match &scribe.plan().faults[index].kind {
+            FaultKind::Frame { fault, .. } => Some((index, fault)),
+            _ => None,
+        });
+        let kinds: Vec<(usize, &FrameFault)> = kinds.collect();
+        if plain.was_compressed && kinds.iter().any(|(_, what)| changes_messages(what)) {
+            wire = self.compressed(&plain.frame);
+            if let Some(compression) = &mut self.compression {
+                compression.is_window_changed |= compression.has_takeover;
+            }
+        }
+        for (index, what) in kinds {
             match what {
                 FrameFault::Drop {} => fate.copies = 0,
                 FrameFault::Delay { delay } => fate.delay += delay.0,
                 FrameFault::Duplicate {} => fate.copies += 1,
                 FrameFault::Swap {} => fate.waits = Waits::ToGoBehind,
                 FrameFault::Join {} => fate.waits = Waits::ToGoTogether,
-                FrameFault::Split {} => fate.instead = Some(split(frame)),
+                FrameFault::Split {} => fate.instead = Some(split(&wire)),
                 FrameFault::Replace { payload } => {
-                    let replaced = Frame { payload: payload.0.clone().into(), ..frame.clone() };
+                    let replaced = Frame { payload: payload.0.clone().into(), ..plain.frame.clone() };
+                    let replaced = if plain.was_compressed { self.compressed(&replaced) } else { replaced };
                     fate.instead = Some(encoded(&replaced));
                 }
+                // Messages that are not compressed may stand among others (RFC 7692 section 6).
                 FrameFault::Inject { carries, payload, count } => {
-                    self.acts += count.0;
                     let own = self.own(carries.opcode(), payload.0.clone());
                     for _ in 0..count.0 {
                         if fate.before.len() < INJECTED_BYTES_MAX {
@@ -191,16 +311,16 @@ impl Mangler {
                         }
                     }
                 }
-                FrameFault::Suppress {} => self.is_suppressed = true,
+                FrameFault::Suppress {} => {}
                 FrameFault::Close { code, reason } => {
                     fate.copies = 0;
                     let code = CloseCode(u16::try_from(code.0).unwrap_or(u16::MAX));
                     fate.close = Some((index, code, reason.clone()));
                 }
-                FrameFault::Break { rule } => fate.instead = Some(self.broken(*rule, frame)),
+                FrameFault::Break { rule } => fate.instead = Some(self.broken(*rule, &wire)),
             }
         }
-        fate
+        (fate, wire)
     }
 
     /// A frame of the edge's own, as the side that it goes to must have it.
@@ -220,6 +340,10 @@ impl Mangler {
     /// Bytes that break a rule where this frame would have been.
     fn broken(&self, rule: Breach, frame: &Frame) -> Vec<u8> {
         let broken = match rule {
+            // RSV1 has a meaning where messages are compressed.
+            Breach::ReservedBit if self.compression.is_some() => {
+                Frame { reserved_bits: frame.reserved_bits | 2, ..frame.clone() }
+            }
             Breach::ReservedBit => Frame { reserved_bits: 4, ..frame.clone() },
             Breach::ReservedOpcode => self.own(Opcode::Reserved(3), frame.payload.clone()),
             Breach::Mask if self.direction == Direction::ToServer => Frame { mask: None, ..frame.clone() },
@@ -247,10 +371,28 @@ fn encoded(frame: &Frame) -> Vec<u8> {
     bytes
 }
 
-/// The message in two pieces.
+/// Whether a fault lets the receiver get other messages, or the same in another order.
+fn changes_messages(fault: &FrameFault) -> bool {
+    match fault {
+        FrameFault::Drop {}
+        | FrameFault::Duplicate {}
+        | FrameFault::Swap {}
+        | FrameFault::Replace { .. }
+        | FrameFault::Break { .. } => true,
+        FrameFault::Delay { .. }
+        | FrameFault::Join {}
+        | FrameFault::Split {}
+        | FrameFault::Inject { .. }
+        | FrameFault::Suppress {}
+        | FrameFault::Close { .. } => false,
+    }
+}
+
+/// The message in two pieces. A reserved bit of a message stands in the first (RFC 7692 section 6.1).
 fn split(frame: &Frame) -> Vec<u8> {
     let middle = frame.payload.len() / 2;
     let first = Frame { is_final: false, payload: frame.payload.slice(..middle), ..frame.clone() };
-    let second = Frame { opcode: Opcode::Continuation, payload: frame.payload.slice(middle..), ..frame.clone() };
+    let (opcode, payload) = (Opcode::Continuation, frame.payload.slice(middle..));
+    let second = Frame { opcode, payload, reserved_bits: 0, ..frame.clone() };
     [encoded(&first), encoded(&second)].concat()
 }

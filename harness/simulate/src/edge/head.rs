@@ -11,6 +11,7 @@ use relapse_core::{
     record::transcript::Actor,
     wire::{
         body::{AnsweredMethod, BodyDecoder, BodyFraming},
+        deflate::{Coding, DeflateParameters},
         head::{RequestHead, ResponseHead, field, has_token},
     },
 };
@@ -29,6 +30,8 @@ pub(super) struct EdgeExchange {
     /// The requests that are not answered yet, in order.
     asked: VecDeque<RequestFacts>,
     upgraded: bool,
+    /// How the client and the server compress their messages, each as it knows the answer to the upgrade.
+    codings: (Option<Coding>, Option<Coding>),
     /// The injected bytes that follow the request whose body is coming.
     following: Vec<u8>,
     /// How many requests were taken.
@@ -99,6 +102,7 @@ impl EdgeExchange {
             answer: NextPart::Head,
             asked: VecDeque::new(),
             upgraded: false,
+            codings: (None, None),
             following: Vec::new(),
             requests: 0,
             answers: 0,
@@ -127,6 +131,11 @@ impl EdgeExchange {
     /// Whether the server switched protocols.
     pub(super) fn is_upgraded(&self) -> bool {
         self.upgraded
+    }
+
+    /// How the client and the server compress their messages, where they do.
+    pub(super) fn codings(&self) -> (Option<Coding>, Option<Coding>) {
+        self.codings
     }
 
     /// Whether a request waits for its answer to begin.
@@ -262,6 +271,8 @@ impl EdgeExchange {
         self.upgraded = before.status == 101;
         if self.upgraded {
             (self.request, self.answer) = (NextPart::Opaque, NextPart::Opaque);
+            let selected = DeflateParameters::selected(&before.headers);
+            self.codings = (selected.map(|agreed| agreed.of_client()), selected.map(|agreed| agreed.of_server()));
         } else {
             let method = asked.as_ref().map_or(AnsweredMethod::Other, |asked| asked.method);
             self.answer = NextPart::Body(body::decoder(BodyFraming::of_answer(before, method)));
@@ -318,6 +329,9 @@ impl EdgeExchange {
             carried.extend_from_slice(&incoming[..length]);
         } else {
             head.encode(carried);
+            // The client compresses as the answer says that it gets.
+            let selected = DeflateParameters::selected(&head.headers).filter(|_| self.upgraded);
+            self.codings.0 = selected.map(|agreed| agreed.of_client());
         }
         carried.extend_from_slice(&following);
         take(incoming, length);

@@ -37,6 +37,7 @@ use relapse_core::{
     record::transcript::Actor,
     wire::{
         close_code::CloseCode,
+        deflate::Coding,
         head::{RequestHead, ResponseHead},
     },
 };
@@ -50,6 +51,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a client that says nothing more, and may be gone, is waited for with an answer.
 const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a stalled direction keeps back the end of its side: a server's keepalive, if it has one, finds it sooner.
+const KEPT_END_LIMIT: Duration = Duration::from_secs(600);
 
 /// How a fault ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +175,7 @@ pub async fn relay(
         began: Instant::now(),
         asked: None,
         half_closed: None,
+        kept_end: None,
         blocked: None,
         again,
     };
@@ -180,6 +185,12 @@ pub async fn relay(
 /// Whether a side has ended, and everything that it sent before is delivered, as a kernel would.
 fn is_through(wire: &Wire, lane: &Lane) -> bool {
     wire.has_ended() && wire.incoming.is_empty() && lane.stream.is_empty()
+}
+
+/// Whether a side has ended, and the other one is not to learn it: its direction is stalled. Where both have ended, each
+/// knows enough.
+fn keeps_end(from: &Wire, lane: &Lane, to: &Wire) -> bool {
+    from.has_ended() && lane.stream.is_silent() && !to.has_ended()
 }
 
 /// One direction of a connection.
@@ -233,7 +244,8 @@ impl Lane {
         !self.frames.has_faults() && self.stream.is_plain()
     }
 
-    fn upgraded(&mut self) {
+    fn upgraded(&mut self, coding: Option<Coding>) {
+        self.frames.upgraded(coding);
         self.stream.upgraded();
         self.scanner.upgraded();
     }
@@ -252,6 +264,8 @@ struct Relay {
     began: Instant,
     /// Since when the client says nothing more, and waits for an answer.
     half_closed: Option<Instant>,
+    /// The side whose end a stalled direction keeps back, and since when.
+    kept_end: Option<(Ended, Instant)>,
     /// Since when the oldest request waits for its answer, and how many answers there had been.
     asked: Option<(Instant, usize)>,
     /// Since when one side takes nothing of what the other one said before its end.
@@ -280,6 +294,7 @@ impl Blocked {
 
 impl Relay {
     /// Carries everything.
+    // Long: the ways to an end, in the order in which they count.
     async fn carry_all(mut self) -> ConnectionSummary {
         let (end, ended) = loop {
             if let Some((end, index)) = self.carry() {
@@ -290,7 +305,13 @@ impl Relay {
             }
             // A fault that answers in the server's place waits for a request to answer.
             let may_yet_ask = self.limits.missing.is_some() && self.exchange.is_fresh() && !self.client.has_ended();
-            if is_through(&self.server, &self.to_client) && !may_yet_ask {
+            let now = Instant::now();
+            self.kept_end = self.look_for_kept_end(now);
+            if let Some((ended, _)) = self.kept_end.filter(|(_, since)| *since + KEPT_END_LIMIT <= now) {
+                break (End::Reset, ended);
+            }
+            let kept = self.kept_end.map(|(ended, _)| ended);
+            if is_through(&self.server, &self.to_client) && !may_yet_ask && kept != Some(Ended::Server) {
                 if self.ask_again().await {
                     continue;
                 }
@@ -300,7 +321,6 @@ impl Relay {
                     None => (broken(&self.server), Ended::Server),
                 };
             }
-            let now = Instant::now();
             if self.half_closed.is_some_and(|since| since + HALF_CLOSED_LIMIT <= now) {
                 break (End::Finished, Ended::Client);
             }
@@ -308,7 +328,8 @@ impl Relay {
             if let Some(blocked) = self.blocked.filter(|blocked| blocked.due() <= now) {
                 break (End::Reset, blocked.ended);
             }
-            if is_through(&self.client, &self.to_server) && self.half_closed.is_none() {
+            let is_client_through = is_through(&self.client, &self.to_server) && kept != Some(Ended::Client);
+            if is_client_through && self.half_closed.is_none() {
                 if self.client.is_broken() || self.exchange.is_upgraded() || !self.exchange.is_busy() {
                     break (broken(&self.client), Ended::Client);
                 }
@@ -329,15 +350,28 @@ impl Relay {
             }
             let due = lanes.filter(|due| *due > now).into_iter().chain(limit.map(|(due, _)| due));
             let due = due.chain(self.half_closed.map(|since| since + HALF_CLOSED_LIMIT));
+            let due = due.chain(self.kept_end.map(|(_, since)| since + KEPT_END_LIMIT));
             let due = due.chain(self.blocked.map(Blocked::due)).min();
             self.progress(due).await;
         };
         self.finish(end, ended).await
     }
 
+    /// The side whose end is kept back, and since when.
+    fn look_for_kept_end(&self, now: Instant) -> Option<(Ended, Instant)> {
+        let ended = if keeps_end(&self.client, &self.to_server, &self.server) {
+            Ended::Client
+        } else if keeps_end(&self.server, &self.to_client, &self.client) {
+            Ended::Server
+        } else {
+            return None;
+        };
+        Some(self.kept_end.filter(|(before, _)| *before == ended).unwrap_or((ended, now)))
+    }
+
     /// The side that does not read what the other one said before its end, and since when it has taken nothing.
     fn look_for_blocked(&self, now: Instant) -> Option<Blocked> {
-        let is_blocked = |from: &Wire, to: &Wire| from.has_ended() && !to.outgoing.is_empty();
+        let is_blocked = |from: &Wire, to: &Wire| from.has_ended() && !to.outgoing.is_empty() && self.kept_end.is_none();
         let (ended, written) = if is_blocked(&self.server, &self.client) {
             (Ended::Server, self.client.written())
         } else if is_blocked(&self.client, &self.server) {
@@ -479,8 +513,9 @@ impl Relay {
             self.to_client.scanner.pass_by(before - incoming.len());
             self.to_client.stream.push(carried, Duration::ZERO);
             if self.exchange.is_upgraded() && !was_upgraded {
-                self.to_server.upgraded();
-                self.to_client.upgraded();
+                let (from_client, from_server) = self.exchange.codings();
+                self.to_server.upgraded(from_client);
+                self.to_client.upgraded(from_server);
             }
         }
         if end.is_none() && !self.can_only_pass() {

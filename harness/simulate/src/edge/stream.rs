@@ -127,6 +127,11 @@ impl DelayedBytes {
         !self.is_silent && self.queue.is_empty() && self.shape == Shape::default()
     }
 
+    /// Whether nothing goes this way any more, neither bytes nor the end of the stream.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

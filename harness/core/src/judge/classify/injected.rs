@@ -8,7 +8,7 @@ use crate::{
         event::{Inbound, Outbound},
         exception::Exception,
     },
-    fault::{EventFault, FaultKind, FrameFault, HeadChange, HeadEdit, ScopeEdit, StreamFault},
+    fault::{Direction, EventFault, FaultKind, FrameFault, HeadChange, HeadEdit, ScopeEdit, StreamFault},
     judge::{cause::Cause, outcome::Ending},
     record::transcript::EventKind,
 };
@@ -118,7 +118,8 @@ pub(super) fn raises(kind: &FaultKind) -> bool {
 fn rewrites_handshake(kind: &FaultKind) -> bool {
     let FaultKind::Head(edit) = kind else { return false };
     edit.header().is_some_and(|header| {
-        ["sec-websocket-key", "sec-websocket-protocol"].iter().any(|name| header.eq_ignore_ascii_case(name))
+        let names = ["sec-websocket-key", "sec-websocket-protocol", "sec-websocket-extensions"];
+        names.iter().any(|name| header.eq_ignore_ascii_case(name))
     })
 }
 
@@ -154,15 +155,15 @@ impl<'a> Exchange<'a> {
                 | EventFault::StartupFails { .. }
                 | EventFault::Cancel {} => false,
             },
-            FaultKind::Stream { fault, .. } => match fault {
+            FaultKind::Stream { direction, fault } => match fault {
                 StreamFault::Throttle { rate } => rate.0 < HELD_BYTES_PER_S,
+                // The end of the client is kept back as well.
+                StreamFault::Stall { .. } | StreamFault::Silence {} => direction.includes(Direction::ToServer),
                 StreamFault::Delay { .. }
                 | StreamFault::Jitter { .. }
                 | StreamFault::Slice { .. }
                 | StreamFault::Cut { .. }
-                | StreamFault::Reset { .. }
-                | StreamFault::Stall { .. }
-                | StreamFault::Silence {} => false,
+                | StreamFault::Reset { .. } => false,
             },
             FaultKind::Head(_)
             | FaultKind::Answer(_)

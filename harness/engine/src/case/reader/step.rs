@@ -16,7 +16,11 @@ use relapse_core::{
     },
     error::Error,
     fault::setting::is_token,
-    wire::{close_code::CloseCode, head::Headers},
+    wire::{
+        close_code::CloseCode,
+        deflate::{DeflateParameters, PERMESSAGE_DEFLATE},
+        head::Headers,
+    },
 };
 use toml::Spanned;
 
@@ -140,7 +144,9 @@ impl CaseReader<'_> {
     fn exchanges(&self, raw: &mut RawStep) -> Result<Vec<NamedAct>, Error> {
         let mut acts = Vec::new();
         if let Some(path) = raw.open.take() {
-            acts.push(NamedAct::new("open", Action::Open(self.request("GET", path, raw, Credential::Valid)?)));
+            let extensions = raw.extensions.take().map_or(Ok(String::new()), |offered| self.extensions(offered))?;
+            let request = Request { extensions, ..self.request("GET", path, raw, Credential::Valid)? };
+            acts.push(NamedAct::new("open", Action::Open(request)));
         }
         if let Some(line) = raw.request.take() {
             let span = line.span();
@@ -318,6 +324,7 @@ impl CaseReader<'_> {
             ("by", raw.by.as_ref().map(Spanned::span)),
             ("user", raw.user.as_ref().map(Spanned::span)),
             ("offers", raw.offers.as_ref().map(Spanned::span)),
+            ("extensions", raw.extensions.as_ref().map(Spanned::span)),
             ("headers", raw.headers.as_ref().map(Spanned::span)),
             ("without", raw.without.as_ref().map(Spanned::span)),
             ("client", raw.client.as_ref().map(Spanned::span)),
@@ -372,6 +379,7 @@ impl CaseReader<'_> {
             },
             user: raw.user.take().map_or(DEFAULT_USER.to_owned(), Spanned::into_inner),
             offers: raw.offers.take().map(Spanned::into_inner).unwrap_or_default(),
+            extensions: String::new(),
             headers,
             without: raw.without.take().map(Spanned::into_inner).unwrap_or_default(),
             body,
@@ -415,6 +423,20 @@ impl CaseReader<'_> {
             headers.push((name.into(), value.into()));
         }
         Ok(headers)
+    }
+
+    /// The offer of the only extension that a client speaks, with alternatives behind commas.
+    fn extensions(&self, offered: Spanned<String>) -> Result<String, Error> {
+        for element in offered.get_ref().split(',') {
+            let why = match DeflateParameters::read(element.trim()) {
+                Ok(Some(_)) => continue,
+                Ok(None) => format!("`{}` is no extension that the client speaks", element.trim()),
+                Err(why) => why,
+            };
+            let help = format!("write it as in `extensions = \"{PERMESSAGE_DEFLATE}; client_max_window_bits\"`");
+            return Err(self.error(offered.span(), why, Some(help)));
+        }
+        Ok(offered.into_inner())
     }
 
     /// When an answer is read.
