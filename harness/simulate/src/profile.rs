@@ -9,7 +9,11 @@ pub use rows::{ProfileRow, ProfileValue};
 use relapse_core::{
     asgi::{event::MessageKeys, exception::Exception, scope::ScopeFacts},
     error::Error,
-    wire::{assembly::TextCheck, close_code::CloseCode},
+    wire::{
+        assembly::TextCheck,
+        close_code::CloseCode,
+        deflate::{DeflateParameters, WindowBits},
+    },
 };
 
 /// The name of a server's profile without its implementation of WebSocket: `uvicorn-0.54` of `uvicorn-0.54-wsproto`.
@@ -59,6 +63,9 @@ pub struct Profile {
     pub http: HttpRules,
     /// The answers to a client that breaks RFC 6455.
     pub violation: ViolationAnswers,
+    /// Compressed messages. A server of which nothing is said declines them.
+    #[serde(default)]
+    pub compression: CompressionRules,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
     /// The server's acts while an app keeps the event loop to itself.
@@ -687,6 +694,73 @@ pub struct ViolationAnswers {
     pub refuses: Vec<Strictness>,
     /// The code the application sees; `None` for the one that was sent.
     pub application_sees: Option<u16>,
+}
+
+/// How a server compresses messages (RFC 7692), and takes compressed ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompressionRules {
+    /// Whether it accepts the offer of a client.
+    pub accepts: bool,
+    /// The largest window of its own, in bits; `None` for as many as the client allows.
+    pub server_max_window_bits: Option<u8>,
+    /// The largest window that it allows a client which leaves that to it, in bits; `None` where it says nothing.
+    pub client_max_window_bits: Option<u8>,
+    /// The fate of compressed messages behind one with a final block (section 7.2.3.4), where one may refer to others; `None`
+    /// where they are read, as the RFC demands.
+    pub after_final_block: Option<AfterFinalBlock>,
+    /// Further deviations from the RFC.
+    #[serde(default)]
+    pub deviations: Vec<CompressionDeviation>,
+}
+
+/// The fate of compressed messages behind one with a final block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterFinalBlock {
+    /// They are empty: their decompressor is at its end, and gives nothing more.
+    Empty,
+    /// They are taken for broken ones.
+    Refused,
+}
+
+/// A deviation from RFC 7692.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompressionDeviation {
+    /// It takes RSV1 on a continuation of a compressed message (section 6.1).
+    BitOnContinuation,
+    /// A control frame between two fragments of a compressed message breaks the message (RFC 6455 section 5.4).
+    ControlBetween,
+}
+
+impl CompressionRules {
+    /// The answer to the offers of a client: to the first one that it can accept.
+    pub fn answer(&self, offers: &[DeflateParameters]) -> Option<DeflateParameters> {
+        // zlib cannot compress with the smallest window (`deflateInit2`).
+        const TOO_SMALL: WindowBits = WindowBits::AtMost(8);
+        let possible = |offer: &&DeflateParameters| self.accepts && offer.server_max_window_bits != TOO_SMALL;
+        let offer = offers.iter().find(possible)?;
+        let least = |own: Option<u8>, offered: WindowBits| match (own, offered) {
+            (Some(own), WindowBits::AtMost(bits)) => WindowBits::AtMost(own.min(bits)),
+            (Some(own), WindowBits::Open | WindowBits::Absent) => WindowBits::AtMost(own),
+            (None, WindowBits::AtMost(bits)) => WindowBits::AtMost(bits),
+            (None, WindowBits::Open | WindowBits::Absent) => WindowBits::Absent,
+        };
+        Some(DeflateParameters {
+            server_max_window_bits: least(self.server_max_window_bits, offer.server_max_window_bits),
+            client_max_window_bits: match offer.client_max_window_bits {
+                WindowBits::Absent => WindowBits::Absent,
+                offered => least(self.client_max_window_bits, offered),
+            },
+            ..*offer
+        })
+    }
+
+    /// Whether it deviates so.
+    pub fn deviates(&self, how: CompressionDeviation) -> bool {
+        self.deviations.contains(&how)
+    }
 }
 
 /// When a frame that is too big is noticed.

@@ -14,6 +14,7 @@ use super::{
 use crate::process::ServerSoftware;
 use relapse::{client, discover::read_edge_fault};
 use relapse_core::{
+    asgi::event::Inbound,
     client::step::{Action, Request},
     error::Error,
     plan::Plan,
@@ -22,12 +23,13 @@ use relapse_core::{
         assembly::TextCheck,
         client::WebSocketClient,
         close_code::CloseCode,
+        deflate::{DeflateParameters, RSV1, WindowBits},
         frame::{Frame, Length, Opcode},
     },
 };
 use relapse_simulate::{
     profile::{
-        CloseCodes, CloseEcho, CloseReason, Connects, Denial, Effect, LengthCheck, ProfileValue, RefusalAnswer, Start,
+        AfterFinalBlock, CloseCodes, CloseEcho, CloseReason, CompressionDeviation, CompressionRules, Connects, Denial, Effect, LengthCheck, ProfileValue, RefusalAnswer, Start,
         StopFate, Strictness, WithoutLength,
     },
     recorder::Recorder,
@@ -59,7 +61,7 @@ pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
         bench.start(&[]),
     );
     let (stage, plain, asking, sessions, unanswered) = (stage?, plain?, asking?, sessions?, unanswered?);
-    let (scope, handshake, before, after, disconnect, http, violation, keepalive, shutdown) = tokio::join!(
+    let (scope, handshake, before, after, disconnect, http, violation, compression, keepalive, shutdown) = tokio::join!(
         scope(&stage),
         handshake(&stage),
         before_accept(&stage),
@@ -67,11 +69,12 @@ pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
         disconnect(&stage),
         http(&plain),
         violation(&stage),
+        compression(&stage),
         keepalive(asking.as_ref()),
         shutdown(&sessions, &unanswered),
     );
-    let parts = [scope?, handshake?, before?, after?, disconnect?, http?, violation?, keepalive?, shutdown?];
-    for part in parts {
+    let client_parts = [scope?, handshake?, before?, after?, disconnect?, http?, violation?, compression?];
+    for part in client_parts.into_iter().chain([keepalive?, shutdown?]) {
         rows.rows.extend(part.rows);
         rows.server_header += &part.server_header;
     }
@@ -422,6 +425,66 @@ async fn violation(stage: &RunningServer) -> Result<Rows, Error> {
     Ok(rows)
 }
 
+/// What a client offers that leaves its window to the server, as browsers do.
+const OFFER: &str = "permessage-deflate; client_max_window_bits";
+
+/// The text `hi` in a block without compression, and in one that says that it is the last (RFC 7692 section 7.2.3).
+const HI: &[u8] = b"\x00\x02\x00\xfd\xffhi\x00";
+const LAST_HI: &[u8] = b"\x01\x02\x00\xfd\xffhi\x00";
+
+/// Measures how the server compresses messages, and takes compressed ones.
+async fn compression(stage: &RunningServer) -> Result<Rows, Error> {
+    let [opened] = stage.each([upgrade(|request| OFFER.clone_into(&mut request.extensions))]).await?;
+    let selected = head(&opened).and_then(|head| DeflateParameters::selected(&head.headers));
+    let mut rules = CompressionRules::default();
+    if let Some(selected) = selected {
+        let bits = |bits| if let WindowBits::AtMost(bits) = bits { Some(bits) } else { None };
+        rules.accepts = true;
+        rules.server_max_window_bits = bits(selected.server_max_window_bits);
+        rules.client_max_window_bits = bits(selected.client_max_window_bits);
+        let first = compressed_frame(Opcode::Text, &HI[..4], RSV1, false);
+        let [last, last_with_bit] = [0, RSV1].map(|bits| compressed_frame(Opcode::Continuation, &HI[4..], bits, true));
+        let [after_final, hi] = [LAST_HI, HI].map(|payload| compressed_frame(Opcode::Text, payload, RSV1, true));
+        let (behind, bit, between) = tokio::join!(
+            stage.write_offering(OFFER, [after_final, hi].concat()),
+            stage.write_offering(OFFER, [first.clone(), last_with_bit].concat()),
+            stage.write_offering(OFFER, [first, whole_frame(9, ""), last].concat()),
+        );
+        let behind = behind?;
+        rules.after_final_block = match texts(&behind).as_slice() {
+            [_, "hi"] => None,
+            [_, _] => Some(AfterFinalBlock::Empty),
+            _ => Some(AfterFinalBlock::Refused),
+        };
+        let taken = |transcript: &Transcript| texts(transcript) == ["hi"];
+        let found = [
+            (taken(&bit?), CompressionDeviation::BitOnContinuation),
+            (!taken(&between?), CompressionDeviation::ControlBetween),
+        ];
+        rules.deviations = found.into_iter().filter_map(|(is_there, how)| is_there.then_some(how)).collect();
+    }
+    let mut rows = Rows::default();
+    rows.put("compression", "accepts", &rules.accepts);
+    rows.put("compression", "server_max_window_bits", &rules.server_max_window_bits);
+    rows.put("compression", "client_max_window_bits", &rules.client_max_window_bits);
+    rows.put("compression", "after_final_block", &rules.after_final_block);
+    rows.put("compression", "deviations", &rules.deviations);
+    Ok(rows)
+}
+
+fn compressed_frame(opcode: Opcode, payload: &'static [u8], reserved_bits: u8, is_final: bool) -> Vec<u8> {
+    encoded(Frame { is_final, reserved_bits, ..Frame::new(opcode, payload) }, Length::Shortest)
+}
+
+/// The texts that the application received.
+fn texts(transcript: &Transcript) -> Vec<&str> {
+    let received = transcript.events.iter().filter_map(|event| match &event.what {
+        EventKind::Received(Inbound::WebsocketReceive { text, .. }) => text.as_deref(),
+        _ => None,
+    });
+    received.collect()
+}
+
 /// The answer to a breach. A reason says which rule was broken, so that it is another one each time.
 fn answer_without_reason(transcript: &Transcript) -> RefusalAnswer {
     match answer(transcript) {
@@ -438,12 +501,18 @@ fn is_close_taken(transcript: &Transcript, code: u16) -> bool {
 impl RunningServer {
     /// Opens a WebSocket, writes something, and reads until the end.
     async fn write(&self, bytes: Vec<u8>) -> Result<Transcript, Error> {
+        self.write_offering("", bytes).await
+    }
+
+    /// The same, with the offer of an extension.
+    async fn write_offering(&self, extensions: &str, bytes: Vec<u8>) -> Result<Transcript, Error> {
         let recorder = Recorder::new(Plan { seed: 1, faults: Vec::new() });
-        let opened = client::open(&request("/ws/receive/accept/wait"), PATIENCE, &recorder, &self.served).await?;
+        let request = Request { extensions: extensions.to_owned(), ..request("/ws/receive/accept/wait") };
+        let opened = client::open(&request, PATIENCE, &recorder, &self.served).await?;
         let scribe = recorder.scribe(0);
-        if let Some((mut wire, _)) = opened {
+        if let Some((mut wire, agreed)) = opened {
             wire.outgoing.extend_from_slice(&bytes);
-            let mut frames = WebSocketClient::new(fastrand::Rng::with_seed(1));
+            let mut frames = WebSocketClient::new(fastrand::Rng::with_seed(1)).agreed(agreed);
             let read = async {
                 loop {
                     match frames.read(&mut wire.incoming) {

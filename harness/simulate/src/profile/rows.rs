@@ -57,6 +57,9 @@ impl Profile {
             disconnect { with_code without_code without_frame after_own_close close_echo send }
             http { raises returns start ends_after_start without_length short_body long_body }
             violation { protocol close_code payload text too_big length refuses application_sees }
+            compression {
+                accepts server_max_window_bits client_max_window_bits after_final_block deviations
+            }
             keepalive { ping_interval_ms pong_timeout_ms expired application_sees }
             blocked_loop { order writes }
             shutdown {
@@ -113,7 +116,7 @@ macro_rules! plain {
 }
 
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
-relapse_core::wire::assembly::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> relapse_core::asgi::event::MessageKeys super::ReadAhead
+relapse_core::wire::assembly::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> Vec<super::CompressionDeviation> relapse_core::asgi::event::MessageKeys super::ReadAhead
 super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
 super::ToldReason super::EmptyCheck super::ShortEnd super::StateTracking super::AfterReturns super::LoopOrder super::LoopWrites }
 

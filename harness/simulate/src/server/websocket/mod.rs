@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -23,7 +23,7 @@ use crate::{
     application::{Application, EventLoop, LoopState},
     link::{Progress, Wire},
     profile::{
-        self, AfterDisconnect, AfterReturns, CloseEcho, LengthCheck, LoopOrder, LoopWrites, Profile, ReadAhead,
+        self, AfterDisconnect, AfterFinalBlock, AfterReturns, CloseEcho, CompressionDeviation, CompressionRules, LengthCheck, LoopOrder, LoopWrites, Profile, ReadAhead,
         RefusalAnswer, Reuse, StateTracking, Strictness, ToldReason, ViolationAnswers,
     },
     recorder::ExchangeRecorder,
@@ -38,6 +38,7 @@ use relapse_core::{
     wire::{
         assembly::Assembly,
         close_code::CloseCode,
+        deflate::{DeflateParameters, Deflater, InflatedFrames, PlainFrame, RSV1},
         frame::{Frame, FrameError, Opcode},
         frame_header::FrameHeader,
         head::{RequestHead, ResponseHead, accept_key, field, header},
@@ -60,8 +61,12 @@ pub(super) async fn serve(
     stop: StopNotice,
 ) -> Option<(Wire, StopNotice)> {
     let scope = Scope::build(ScopeType::Websocket, &head, &profile.scope, scribe.connection());
+    let offers = DeflateParameters::offered(&head.headers);
+    let agreed = profile.compression.answer(&offers);
     let negotiation = Negotiation {
         profile: Arc::clone(&profile),
+        agreed,
+        deflater: agreed.map(|agreed| Deflater::new(agreed.of_server())),
         accept_key: accept_key(header(&head.headers, "sec-websocket-key").unwrap_or_default()),
         offers: head.offered_subprotocols(),
         phase: ServerPhase::Connecting,
@@ -92,6 +97,7 @@ pub(super) async fn serve(
         profile,
         scribe,
         assembly,
+        compressed: agreed.map(CompressedMessages::new),
         ending: None,
         ping: Ping { due: None, pong_due: None },
         timer: None,
@@ -106,6 +112,51 @@ pub(super) async fn serve(
     };
     let wire = connection.run().await?;
     Some((wire, connection.stop))
+}
+
+/// The compressed messages of a client, as a server takes them.
+struct CompressedMessages {
+    frames: InflatedFrames,
+    has_takeover: bool,
+    /// A control frame came in the middle of one.
+    is_interrupted: bool,
+}
+
+impl CompressedMessages {
+    fn new(agreed: DeflateParameters) -> CompressedMessages {
+        let coding = agreed.of_client();
+        let frames = InflatedFrames::new(coding, MESSAGE_BYTES_MAX as u64);
+        CompressedMessages { frames, has_takeover: coding.has_takeover, is_interrupted: false }
+    }
+
+    /// A frame as its sender meant it, with RSV1 left where it means nothing.
+    fn read(&mut self, mut frame: Frame, rules: &CompressionRules) -> Result<Frame, FrameError> {
+        let is_inside = self.frames.is_inside_compressed();
+        if is_inside && frame.opcode.is_control() && rules.deviates(CompressionDeviation::ControlBetween) {
+            self.is_interrupted = true;
+        }
+        if is_inside && frame.opcode == Opcode::Continuation {
+            if self.is_interrupted {
+                return Err(FrameError::Deflate);
+            }
+            if rules.deviates(CompressionDeviation::BitOnContinuation) {
+                frame.reserved_bits &= !RSV1;
+            }
+        }
+        let is_behind_final = self.has_takeover && self.frames.has_seen_final_block();
+        let PlainFrame { mut frame, was_compressed } = self.frames.read(frame)?;
+        if was_compressed && is_behind_final {
+            match rules.after_final_block {
+                None => {}
+                Some(AfterFinalBlock::Empty) => frame.payload = Bytes::new(),
+                Some(AfterFinalBlock::Refused) => return Err(FrameError::Deflate),
+            }
+        }
+        if frame.is_message() {
+            frame.reserved_bits &= !RSV1;
+        }
+        Ok(frame)
+    }
 }
 
 /// The event that a whole message becomes.
@@ -167,6 +218,8 @@ struct ServerConnection {
     profile: Arc<Profile>,
     scribe: ExchangeRecorder,
     assembly: Assembly,
+    /// The compressed messages of the client, where the two agreed on that.
+    compressed: Option<CompressedMessages>,
     ending: Option<ServerEnding>,
     ping: Ping,
     /// Fires at whatever is due next.
@@ -738,7 +791,14 @@ impl ServerConnection {
         }
     }
 
-    fn take_frame(&mut self, frame: Frame) {
+    fn take_frame(&mut self, mut frame: Frame) {
+        if let Some(compressed) = &mut self.compressed {
+            frame = match compressed.read(frame, &self.profile.compression) {
+                Ok(frame) => frame,
+                Err(FrameError::TooLong { .. }) => return self.fail(|rules| &rules.too_big),
+                Err(_) => return self.fail(|rules| &rules.protocol),
+            };
+        }
         if let Some(rule) = self.broken_rule(&frame) {
             return self.fail(rule);
         }

@@ -12,6 +12,7 @@ use relapse_core::{
     wire::{
         body::{LAST_CHUNK, write_chunk},
         close_code::CloseCode,
+        deflate::{DeflateParameters, Deflater, RSV1},
         frame::{Frame, Opcode},
         head::{Headers, ResponseHead, field, header},
     },
@@ -56,6 +57,10 @@ pub(super) struct Negotiation {
     pub(super) profile: Arc<Profile>,
     pub(super) accept_key: String,
     pub(super) offers: Vec<String>,
+    /// The compression that it tells the client with an accept, if any.
+    pub(super) agreed: Option<DeflateParameters>,
+    /// Compresses messages, where it agreed on that.
+    pub(super) deflater: Option<Deflater>,
     pub(super) phase: ServerPhase,
     pub(super) denial: Option<(u16, Headers, Vec<u8>)>,
     /// How the body of a denial response is delimited whose head is out.
@@ -183,18 +188,18 @@ impl Protocol for Negotiation {
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), bytes: Some(bytes) }) => {
                 match self.profile.sequence.both_send.clone() {
-                    Both::Text => Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing),
-                    Both::Bytes => Frame::encode_whole(Opcode::Binary, &bytes, outgoing),
+                    Both::Text => self.send(Opcode::Text, text.as_bytes(), outgoing),
+                    Both::Bytes => self.send(Opcode::Binary, &bytes, outgoing),
                     Both::Suffers(effect) => return self.suffer(&effect, "websocket.send"),
                 }
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
-                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                self.send(Opcode::Text, text.as_bytes(), outgoing);
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: None, bytes: Some(bytes) }) => {
-                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                self.send(Opcode::Binary, &bytes, outgoing);
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketClose { code, reason }) => {
@@ -292,6 +297,9 @@ impl Negotiation {
         if let Some(name) = subprotocol {
             headers.push(field("sec-websocket-protocol", name));
         }
+        if let Some(agreed) = self.agreed {
+            headers.push(field("sec-websocket-extensions", agreed.to_string()));
+        }
         if self.profile.sequence.accept_headers == CloseReason::Kept {
             headers.extend(extra);
         }
@@ -300,6 +308,17 @@ impl Negotiation {
         self.phase = ServerPhase::Open;
         self.is_accepted = true;
         Ok(())
+    }
+
+    /// Writes a message.
+    fn send(&mut self, opcode: Opcode, payload: &[u8], outgoing: &mut Vec<u8>) {
+        match &mut self.deflater {
+            None => Frame::encode_whole(opcode, payload, outgoing),
+            Some(deflater) => {
+                let frame = Frame::new(opcode, deflater.piece(payload, true));
+                Frame { reserved_bits: RSV1, ..frame }.encode(outgoing);
+            }
+        }
     }
 
     /// Takes a piece of a denial response.
@@ -480,11 +499,11 @@ impl Negotiation {
                 Ok(())
             }
             Outbound::WebsocketSend { bytes: Some(bytes), .. } => {
-                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                self.send(Opcode::Binary, &bytes, outgoing);
                 Ok(())
             }
             Outbound::WebsocketSend { text: Some(text), .. } => {
-                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                self.send(Opcode::Text, text.as_bytes(), outgoing);
                 Ok(())
             }
             Outbound::WebsocketSend { .. } => self.suffer(&after.empty_send, &name),
@@ -579,11 +598,11 @@ impl Negotiation {
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { bytes: Some(bytes), .. }) => {
-                Frame::encode_whole(Opcode::Binary, &bytes, outgoing);
+                self.send(Opcode::Binary, &bytes, outgoing);
                 Ok(())
             }
             (ServerPhase::Open, Outbound::WebsocketSend { text: Some(text), .. }) => {
-                Frame::encode_whole(Opcode::Text, text.as_bytes(), outgoing);
+                self.send(Opcode::Text, text.as_bytes(), outgoing);
                 Ok(())
             }
             (ServerPhase::Open | ServerPhase::Broken, Outbound::WebsocketSend { text: None, bytes: None }) => {
