@@ -331,7 +331,7 @@ fn case_with(send: &str) -> String {
 
 fn written(send: &str, request: &str) -> Result<Vec<WrittenPart>, String> {
     let cases = FrameCase::parse("group.toml", &case_with(send)).unwrap();
-    cases[0].variants[0].write(request, &mut fastrand::Rng::with_seed(1))
+    cases[0].variants[0].write(request, None, &mut fastrand::Rng::with_seed(1))
 }
 
 /// The request to the small servers.
@@ -358,6 +358,22 @@ const ASK: &str = r#"{"type":"ask"}"#;
 #[case::times(r#"{ opcode = "pong", times = 2, mask = "none" }"#, b"\x8a\x00\x8a\x00")]
 #[case::fragments(r#"{ opcode = "text", text = "abc", fragment_bytes = 2, mask = "none" }"#, b"\x01\x02ab\x80\x01c")]
 #[case::halves(r#"{ opcode = "text", request = "2/2", mask = "none" }"#, b"\x81\x07:\"ask\"}")]
+#[case::one_block(
+    r#"{ opcode = "text", text = "Hello", deflate = "one-block", times = 2, mask = "none" }"#,
+    b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00\xc1\x05\xf2\x00\x11\x00\x00"
+)]
+#[case::stored(
+    r#"{ opcode = "text", text = "Hello", deflate = "stored", mask = "none" }"#,
+    b"\xc1\x0b\x00\x05\x00\xfa\xffHello\x00"
+)]
+#[case::final_block(
+    r#"{ opcode = "text", text = "Hello", deflate = "final-block", mask = "none" }"#,
+    b"\xc1\x0b\x01\x05\x00\xfa\xffHello\x00"
+)]
+#[case::compressed_fragments(
+    r#"{ opcode = "text", text = "Hello", deflate = "one-block", fragment_bytes = 3, mask = "none" }"#,
+    b"\x41\x03\xf2\x48\xcd\x00\x03\xc9\xc9\x07\x80\x01\x00"
+)]
 #[case::padded(
     r#"{ opcode = "text", request = "whole", pad_to = 16, mask = "none" }"#,
     b"\x81\x10  {\"type\":\"ask\"}"
@@ -396,7 +412,10 @@ fn what_cannot_be_said_with_a_request_is_told() {
 #[case::lists(r#"opcode = "ping""#, "opcode = [1, 2], rsv = [1]", "not as long as the first", "has 2 value(s)")]
 #[case::nothing(r#"[{ opcode = "ping" }]"#, "[]", "nothing would be sent", "")]
 #[case::no_time("tries", "piece_bytes = 0\ntries", "nothing would ever be written", "")]
-#[case::section("5.2", "five", "no section of RFC 6455", "")]
+#[case::section("5.2", "five", "no section of an RFC", "")]
+#[case::rfc("tries", "rfc = 7691\ntries", "the rules are those of RFC 6455 and RFC 7692", "")]
+#[case::extension("tries", "extensions = \"mux\"\ntries", "no extension that the client speaks", "as in `permessage")]
+#[case::deflation(r#"opcode = "ping""#, r#"opcode = "ping", deflate = "fast""#, "unknown variant `fast`", "")]
 #[case::sentence("It.", "It", "no sentence", "")]
 #[case::expectation("fail = [1002]", "fail = [1002], echo = true", "what is expected is one of", "")]
 #[case::no_close("fail = [1002]", "echo = true", "nothing that is sent could be answered so", "")]

@@ -6,6 +6,7 @@ mod asgi_values; // values, scopes, frames, events
 mod attacks; // apps that try to obtain a wrong verdict
 mod baselines; // what a team knows does not fail a hunt
 mod command; // the built binary: output and exit codes
+mod compression; // messages under permessage-deflate, from client to app, with faults between
 mod conformance; // how servers keep RFC 6455, frame by frame
 mod corpus; // small services with one mistake each
 mod credentials; // every credential, place and environment

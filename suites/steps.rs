@@ -714,6 +714,17 @@ fn read(text: &str) -> Result<Case, Error> {
 #[case::empty_text("open = '/'\n[[step]]\nwait_text = ''", 3, "every text contains the empty one")]
 #[case::slices_of_nothing("open = '/'\n[[step]]\nping = true\nslice_bytes = 3", 4, "means nothing in a `ping` step")]
 #[case::slices_without_size("open = '/'\nslice_pause_ms = 3", 2, "means nothing in a `open` step")]
+#[case::extension("open = '/'\nextensions = 'mux'", 2, "`mux` is no extension that the client speaks")]
+#[case::extension_parameter(
+    "open = '/'\nextensions = 'permessage-deflate; server_max_window_bits=7'",
+    2,
+    "a window has 8 to 15 bits, and `7` is not among them"
+)]
+#[case::extension_of_a_request(
+    "request = 'GET /'\nextensions = 'permessage-deflate'",
+    2,
+    "`extensions` means nothing in a `request` step"
+)]
 #[case::line_end("open = '/'\nheaders = { X = 'a\\r\\nb' }", 2, "holds a line end")]
 #[case::signal("open = '/'\n[[step]]\nsignal = 'SIGTREM'", 3, "unknown signal `SIGTREM`")]
 #[case::signal_of_a_client(

@@ -209,7 +209,10 @@ mod tests {
         let sent = client.write(Frame::new(Opcode::Text, "Hello"), &mut bytes);
         assert_eq!((sent.payload.as_ref(), sent.reserved_bits), (&b"Hello"[..], RSV1));
         let frame = Frame::decode(&mut BytesMut::from(&bytes[..]), 100).unwrap().unwrap();
-        assert_eq!((frame.payload.as_ref(), frame.reserved_bits), (&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..], RSV1));
+        assert_eq!(
+            (frame.payload.as_ref(), frame.reserved_bits),
+            (&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..], RSV1)
+        );
         assert_eq!(client.write(Frame::new(Opcode::Ping, "x"), &mut bytes).reserved_bits, 0);
     }
 }

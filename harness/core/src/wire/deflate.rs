@@ -162,18 +162,12 @@ impl DeflateParameters {
 
     /// How the client compresses.
     pub fn of_client(&self) -> Coding {
-        Coding {
-            has_takeover: !self.client_no_context_takeover,
-            window_bits: self.client_max_window_bits.most(),
-        }
+        Coding { has_takeover: !self.client_no_context_takeover, window_bits: self.client_max_window_bits.most() }
     }
 
     /// How the server compresses.
     pub fn of_server(&self) -> Coding {
-        Coding {
-            has_takeover: !self.server_no_context_takeover,
-            window_bits: self.server_max_window_bits.most(),
-        }
+        Coding { has_takeover: !self.server_no_context_takeover, window_bits: self.server_max_window_bits.most() }
     }
 }
 
@@ -342,8 +336,7 @@ impl Inflater {
             if self.window.len() < self.position + ROOM_BYTES {
                 self.window.resize(self.position + 2 * ROOM_BYTES, 0);
             }
-            let (status, taken, given) =
-                decompress(&mut self.decoder, input, &mut self.window, self.position, FLAGS);
+            let (status, taken, given) = decompress(&mut self.decoder, input, &mut self.window, self.position, FLAGS);
             self.position += given;
             input = &input[taken..];
             let came = (self.position - start) as u64;
@@ -506,8 +499,17 @@ mod tests {
         let mut chance = fastrand::Rng::with_seed(7);
         let mut noise = vec![0; 40_000];
         chance.fill(&mut noise);
-        let words: Vec<u8> = (0..15_000_u32).flat_map(|number| (number * number % 977).to_string().into_bytes()).collect();
-        vec![b"".to_vec(), b"a".to_vec(), b"hello hello hello".to_vec(), words.clone(), noise, words, vec![b'x'; 70_000]]
+        let words: Vec<u8> =
+            (0..15_000_u32).flat_map(|number| (number * number % 977).to_string().into_bytes()).collect();
+        vec![
+            b"".to_vec(),
+            b"a".to_vec(),
+            b"hello hello hello".to_vec(),
+            words.clone(),
+            noise,
+            words,
+            vec![b'x'; 70_000],
+        ]
     }
 
     #[rstest]
@@ -545,7 +547,10 @@ mod tests {
         let bomb = Deflater::new(ALONE).piece(&vec![0; 2 << 20], true);
         assert!(bomb.len() < 10_000);
         let read = Inflater::new(TAKEOVER).piece(&bomb, true, 1 << 20);
-        assert!(matches!(read, Err(FrameError::TooLong { announced }) if announced <= (1 << 20) + (64 << 10)), "{read:?}");
+        assert!(
+            matches!(read, Err(FrameError::TooLong { announced }) if announced <= (1 << 20) + (64 << 10)),
+            "{read:?}"
+        );
         assert_eq!(Inflater::new(TAKEOVER).piece(&bomb, true, 2 << 20).map(|bytes| bytes.len()), Ok(2 << 20));
     }
 
@@ -572,7 +577,10 @@ mod tests {
         assert_eq!(read(true, 0, Opcode::Text, b"plain"), Ok((b"plain".to_vec(), false)));
         assert_eq!(read(true, RSV1, Opcode::Text, &[0xf2, 0x00, 0x11, 0x00, 0x00]), Ok((b"Hello".to_vec(), true)));
         // Eight bytes are allowed in one message, in however many frames.
-        assert_eq!(read(false, RSV1, Opcode::Text, &[0xf2, 0x00, 0x11, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff]).unwrap().0, b"Hello");
+        assert_eq!(
+            read(false, RSV1, Opcode::Text, &[0xf2, 0x00, 0x11, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff]).unwrap().0,
+            b"Hello"
+        );
         let more = read(true, 0, Opcode::Continuation, &[0xf2, 0x00, 0x11, 0x00, 0x00]);
         assert_eq!(more, Err(FrameError::TooLong { announced: 5 }));
     }
@@ -601,12 +609,24 @@ mod tests {
     #[case::not_offered("", "permessage-deflate", false)]
     #[case::another("permessage-deflate", "mux", false)]
     #[case::two("permessage-deflate", "permessage-deflate, permessage-deflate", false)]
-    #[case::own_limit("permessage-deflate", "permessage-deflate; server_max_window_bits=12; server_no_context_takeover", true)]
+    #[case::own_limit(
+        "permessage-deflate",
+        "permessage-deflate; server_max_window_bits=12; server_no_context_takeover",
+        true
+    )]
     #[case::wish("permessage-deflate", "permessage-deflate; client_no_context_takeover", true)]
     #[case::limit("permessage-deflate; client_max_window_bits", "permessage-deflate; client_max_window_bits=12", true)]
     #[case::limit_not_offered("permessage-deflate", "permessage-deflate; client_max_window_bits=12", false)]
-    #[case::limit_without_value("permessage-deflate; client_max_window_bits", "permessage-deflate; client_max_window_bits", false)]
-    #[case::larger_window("permessage-deflate; server_max_window_bits=10", "permessage-deflate; server_max_window_bits=11", false)]
+    #[case::limit_without_value(
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits",
+        false
+    )]
+    #[case::larger_window(
+        "permessage-deflate; server_max_window_bits=10",
+        "permessage-deflate; server_max_window_bits=11",
+        false
+    )]
     #[case::forgotten("permessage-deflate; server_no_context_takeover", "permessage-deflate", false)]
     #[case::fallback("permessage-deflate; server_max_window_bits=10, permessage-deflate", "permessage-deflate", true)]
     fn a_client_accepts_answers_to_its_offers(
@@ -616,7 +636,10 @@ mod tests {
     ) {
         let agreed = DeflateParameters::agreed(&extensions(offered), &extensions(selected));
         assert_eq!(agreed.is_ok(), is_accepted, "{agreed:?}");
-        assert_eq!(agreed.ok().flatten().map(|agreed| agreed.to_string()).unwrap_or_default(), if is_accepted { selected_text(selected) } else { "" });
+        assert_eq!(
+            agreed.ok().flatten().map(|agreed| agreed.to_string()).unwrap_or_default(),
+            if is_accepted { selected_text(selected) } else { "" }
+        );
     }
 
     /// Parameters are written in a fixed order.

@@ -306,15 +306,13 @@ impl ProxyHandle {
         let (desk, acted) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let acts = Arc::clone(&acted);
         let closes = Arc::new(Mutex::new(Vec::new()));
-        let tap = EventSink::new(move |event| {
-            match event.what {
-                EventKind::FaultFired { index, detail, .. } if !is_own => {
-                    acts.store(true, Ordering::Relaxed);
-                    desk.note(number, LogEvent::Fault { number: index + 1, detail });
-                }
-                EventKind::Logged { message, .. } => desk.note(number, LogEvent::Warning { message }),
-                _ => {}
+        let tap = EventSink::new(move |event| match event.what {
+            EventKind::FaultFired { index, detail, .. } if !is_own => {
+                acts.store(true, Ordering::Relaxed);
+                desk.note(number, LogEvent::Fault { number: index + 1, detail });
             }
+            EventKind::Logged { message, .. } => desk.note(number, LogEvent::Warning { message }),
+            _ => {}
         });
         let plan = Plan { seed: self.0.seed, faults };
         let recorder = Recorder::passing_on(plan, tally, self.0.start, tap);

@@ -29,8 +29,8 @@ use relapse_core::{
 };
 use relapse_simulate::{
     profile::{
-        AfterFinalBlock, CloseCodes, CloseEcho, CloseReason, CompressionDeviation, CompressionRules, Connects, Denial, Effect, LengthCheck, ProfileValue, RefusalAnswer, Start,
-        StopFate, Strictness, WithoutLength,
+        AfterFinalBlock, CloseCodes, CloseEcho, CloseReason, CompressionDeviation, CompressionRules, Connects, Denial,
+        Effect, LengthCheck, ProfileValue, RefusalAnswer, Start, StopFate, Strictness, WithoutLength,
     },
     recorder::Recorder,
 };

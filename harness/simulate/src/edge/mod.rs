@@ -371,7 +371,8 @@ impl Relay {
 
     /// The side that does not read what the other one said before its end, and since when it has taken nothing.
     fn look_for_blocked(&self, now: Instant) -> Option<Blocked> {
-        let is_blocked = |from: &Wire, to: &Wire| from.has_ended() && !to.outgoing.is_empty() && self.kept_end.is_none();
+        let is_blocked =
+            |from: &Wire, to: &Wire| from.has_ended() && !to.outgoing.is_empty() && self.kept_end.is_none();
         let (ended, written) = if is_blocked(&self.server, &self.client) {
             (Ended::Server, self.client.written())
         } else if is_blocked(&self.client, &self.server) {

@@ -23,8 +23,9 @@ use crate::{
     application::{Application, EventLoop, LoopState},
     link::{Progress, Wire},
     profile::{
-        self, AfterDisconnect, AfterFinalBlock, AfterReturns, CloseEcho, CompressionDeviation, CompressionRules, LengthCheck, LoopOrder, LoopWrites, Profile, ReadAhead,
-        RefusalAnswer, Reuse, StateTracking, Strictness, ToldReason, ViolationAnswers,
+        self, AfterDisconnect, AfterFinalBlock, AfterReturns, CloseEcho, CompressionDeviation, CompressionRules,
+        LengthCheck, LoopOrder, LoopWrites, Profile, ReadAhead, RefusalAnswer, Reuse, StateTracking, Strictness,
+        ToldReason, ViolationAnswers,
     },
     recorder::ExchangeRecorder,
 };
