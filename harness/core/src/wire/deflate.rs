@@ -139,7 +139,7 @@ impl DeflateParameters {
                 }
                 Err(format!("the parameters answer no offer: {element}"))
             }
-            [elements @ ..] => Err(format!("unsupported extension: {}", elements.join(", "))),
+            elements => Err(format!("unsupported extension: {}", elements.join(", "))),
         }
     }
 

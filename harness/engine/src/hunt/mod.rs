@@ -360,7 +360,7 @@ impl Hunt {
     /// The cases in the parts in which they are drawn. Only an app's own code steers what is drawn next.
     fn generations(&self) -> Vec<Range<u64>> {
         match &self.ground {
-            Ground::BuiltIn(..) => vec![0..self.cases],
+            Ground::BuiltIn(..) => std::iter::once(0..self.cases).collect(),
             Ground::External(_) => generations(self.cases).collect(),
         }
     }
