@@ -154,7 +154,7 @@ impl Compressor {
             Deflation::Stored => false,
             Deflation::FinalBlock => true,
         };
-        // What stands in it is not known to what compresses, so that nothing refers to what came before.
+        // The compressor does not know these bytes: nothing behind them may refer to anything before them.
         self.deflater = None;
         let length = u16::try_from(payload.len());
         let length = length.map_err(|_| format!("a block without compression has at most {STORED_BYTES_MAX} bytes"))?;

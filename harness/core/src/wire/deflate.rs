@@ -314,6 +314,7 @@ impl Inflater {
             self.window.copy_within(self.position - WINDOW_BYTES_MAX..self.position, 0);
             self.position = WINDOW_BYTES_MAX;
             self.window.truncate(2 * WINDOW_BYTES_MAX);
+            self.window.shrink_to(4 * WINDOW_BYTES_MAX);
         }
         let start = self.position;
         let end = self.feed(piece, start, bytes_max)?;

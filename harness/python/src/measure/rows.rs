@@ -425,7 +425,7 @@ async fn violation(stage: &RunningServer) -> Result<Rows, Error> {
     Ok(rows)
 }
 
-/// What a client offers that leaves its window to the server, as browsers do.
+/// The offer of a client that leaves its window to the server, as browsers do.
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// The text `hi` in a block without compression, and in one that says that it is the last (RFC 7692 section 7.2.3).

@@ -189,8 +189,8 @@ fn is_through(wire: &Wire, lane: &Lane) -> bool {
 
 /// Whether a side has ended, and the other one is not to learn it: its direction is stalled. Where both have ended, each
 /// knows enough.
-fn keeps_end(from: &Wire, lane: &Lane, to: &Wire) -> bool {
-    from.has_ended() && lane.stream.is_silent() && !to.has_ended()
+fn keeps_end(from: &Wire, lane: &mut Lane, to: &Wire) -> bool {
+    from.has_ended() && !to.has_ended() && lane.stream.keeps_end()
 }
 
 /// One direction of a connection.
@@ -358,10 +358,10 @@ impl Relay {
     }
 
     /// The side whose end is kept back, and since when.
-    fn look_for_kept_end(&self, now: Instant) -> Option<(Ended, Instant)> {
-        let ended = if keeps_end(&self.client, &self.to_server, &self.server) {
+    fn look_for_kept_end(&mut self, now: Instant) -> Option<(Ended, Instant)> {
+        let ended = if keeps_end(&self.client, &mut self.to_server, &self.server) {
             Ended::Client
-        } else if keeps_end(&self.server, &self.to_client, &self.client) {
+        } else if keeps_end(&self.server, &mut self.to_client, &self.client) {
             Ended::Server
         } else {
             return None;

@@ -127,9 +127,18 @@ impl DelayedBytes {
         !self.is_silent && self.queue.is_empty() && self.shape == Shape::default()
     }
 
-    /// Whether nothing goes this way any more, neither bytes nor the end of the stream.
-    pub(super) fn is_silent(&self) -> bool {
+    /// Whether the end of the stream does not go this way, because nothing does any more.
+    pub(super) fn keeps_end(&mut self) -> bool {
+        self.fall_silent();
         self.is_silent
+    }
+
+    /// Lets the silence begin that a fault makes of an upgrade.
+    fn fall_silent(&mut self) {
+        if let Some(index) = self.shape.silence.take_if(|_| self.is_upgraded) {
+            self.scribe.fired(index, Actor::Edge, self.scribe.plan().faults[index].kind.to_string());
+            self.is_silent = true;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -159,10 +168,7 @@ impl DelayedBytes {
         if bytes.is_empty() {
             return;
         }
-        if let Some(index) = self.shape.silence.take_if(|_| self.is_upgraded) {
-            self.scribe.fired(index, Actor::Edge, self.scribe.plan().faults[index].kind.to_string());
-            self.is_silent = true;
-        }
+        self.fall_silent();
         let shape = &self.shape;
         if self.is_silent {
             return;
