@@ -201,7 +201,7 @@ fn what_a_server_logs_is_seen(#[case] message: &str, #[case] expected: Cause) {
     assert_eq!(explained(&transcript), None, "without the log nothing is known");
     let mut event = transcript.events[0].clone();
     event.party = Actor::Application;
-    let logged = EventKind::Logged { level: Level::Error, message: message.to_owned() };
+    let logged = EventKind::Logged { level: Level::Error, message: message.to_owned(), unhandled: None };
     let handled = EventKind::Handled(Exception::new("KeyError", "'a'"));
     transcript.events.push(Event { what: handled, ..event.clone() });
     transcript.events.push(Event { what: logged, ..event });

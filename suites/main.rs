@@ -21,6 +21,7 @@ mod hostile; // what must not harm: hostile apps, peers, files and users
 mod hunt_apps; // hunts of applications by their own routes
 mod hunts; // findings without a report
 mod judgement; // what must not be taken for good
+mod leftovers; // what apps keep of clients that are gone
 mod lifespan; // the start and the end of a process
 mod messages; // what the backend answers
 mod mutations; // each check, defect and repair, taken away, turns a case red

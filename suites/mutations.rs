@@ -103,8 +103,13 @@ fn a_closure_is_a_check() {
         },
     });
     let judged = verdict::judge(transcript, HealthyClient::Absent);
-    let finding =
-        Finding { check: "no_upgrade", key: "101".to_owned(), message: "an upgrade".to_owned(), exchange: Some(0) };
+    let finding = Finding {
+        check: "no_upgrade",
+        key: "101".to_owned(),
+        message: "an upgrade".to_owned(),
+        exchange: Some(0),
+        exception: None,
+    };
     assert_eq!(judged.findings, [finding]);
 }
 

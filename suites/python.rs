@@ -95,7 +95,7 @@ fn ending(transcript: &Transcript) -> String {
 
 fn said(transcript: &Transcript) -> String {
     let logged = transcript.events.iter().filter_map(|event| match &event.what {
-        EventKind::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
+        EventKind::Logged { level: Level::Error | Level::Info, message, .. } => Some(message.as_str()),
         _ => None,
     });
     logged.collect::<Vec<_>>().join("\n")

@@ -94,7 +94,7 @@ mod tests {
             at: Duration::from_millis(5),
             exchange: 0,
             party: Actor::Application,
-            what: EventKind::Logged { level: Level::Error, message: (*message).to_owned() },
+            what: EventKind::Logged { level: Level::Error, message: (*message).to_owned(), unhandled: None },
             omitted_bytes: 0,
         };
         Transcript { events: messages.iter().map(event).collect(), ..Transcript::default() }

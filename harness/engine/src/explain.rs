@@ -307,6 +307,7 @@ fn decides(what: &EventKind, ending: &Ending, escaped: Option<&Exception>) -> Op
         | EventKind::Raised(_)
         | EventKind::Handled(_)
         | EventKind::Logged { .. }
+        | EventKind::LeftBehind(_)
         | step_event!()
         | wire_event!()
         | end_event!()

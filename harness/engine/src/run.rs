@@ -13,9 +13,14 @@ use relapse_core::{
     client::step::{Concurrency, Step},
     error::Error,
     plan::Plan,
-    record::transcript::{Leftovers, PROCESS, Transcript},
+    record::transcript::{Actor, EventKind, Leftovers, PROCESS, Transcript},
 };
 use relapse_simulate::recorder::Recorder;
+
+/// How long an application is first given to let go of clients that are gone; four times as long each further time.
+const LEFTOVER_TIME: Duration = Duration::from_secs(1);
+/// The longest of these times; in all it is 85 s.
+const LEFTOVER_TIME_MAX: Duration = Duration::from_secs(64);
 
 /// How many turns every task gets before any time passes.
 const SETTLING_TURNS: usize = 4;
@@ -85,12 +90,36 @@ pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
         sleep(pause).await;
         pause *= 2;
     }
+    look_for_leftovers(recorder, target).await;
     // A busy served target that was not waited for to its end is not judged by its residue.
     let is_cut_short = service.is_served() && is_busy(recorder, target);
     let mut transcript = recorder.transcript();
     transcript.service = service;
     transcript.residue = target.residue().filter(|_| !is_cut_short);
     transcript
+}
+
+/// Records what the application holds of clients that are gone, once it has had the time to let it go. What it does because
+/// of a fault is not asked for.
+async fn look_for_leftovers(recorder: &Recorder, target: &dyn Target) {
+    if recorder.has_fault_acted() {
+        return;
+    }
+    let mut pause = LEFTOVER_TIME;
+    loop {
+        let left = target.left_behind(recorder);
+        if left.is_empty() {
+            return;
+        }
+        if pause > LEFTOVER_TIME_MAX {
+            for (scribe, leftover) in left {
+                scribe.record(Actor::Application, EventKind::LeftBehind(leftover));
+            }
+            return;
+        }
+        sleep(pause).await;
+        pause *= 4;
+    }
 }
 
 /// Whether the application runs, or something of the run is left in the target.

@@ -18,10 +18,15 @@ use relapse_core::{
     record::{
         code::Blocks,
         service::{Service, TargetKind},
-        transcript::Leftovers,
+        transcript::{Leftover, Leftovers},
     },
 };
-use relapse_simulate::{application::BoxFuture, clock::Clock, link::Link, recorder::ExchangeRecorder};
+use relapse_simulate::{
+    application::BoxFuture,
+    clock::Clock,
+    link::Link,
+    recorder::{ExchangeRecorder, Recorder},
+};
 
 /// The abilities of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +173,12 @@ pub trait Target: fmt::Debug + Sync {
 
     /// The connections and sessions that it holds now; `None` where it cannot tell.
     fn residue(&self) -> Option<Leftovers>;
+
+    /// What its application holds of clients of a run that are gone, where there is something of each of several; each with
+    /// the exchange of the last client. Nothing where it cannot tell.
+    fn left_behind(&self, _run: &Recorder) -> Vec<(ExchangeRecorder, Leftover)> {
+        Vec::new()
+    }
 
     /// Ends whatever a case left behind, so that it does not count as the next one's.
     ///

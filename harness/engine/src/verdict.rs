@@ -458,6 +458,7 @@ fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
         | EventKind::Raised(_)
         | EventKind::Handled(_)
         | EventKind::Logged { .. }
+        | EventKind::LeftBehind(_)
         | step_event!()
         | end_event!()
         | server_event!()
@@ -485,6 +486,7 @@ fn answers(what: &EventKind, reading: &Exchange<'_>) -> bool {
         | EventKind::Raised(_)
         | EventKind::Handled(_)
         | EventKind::Logged { .. }
+        | EventKind::LeftBehind(_)
         | step_event!()
         | end_event!()
         | server_event!()
@@ -524,7 +526,7 @@ fn still_raised(symptom: &Symptom, before: &JudgedExchanges<'_>, after: &[Exchan
 fn is_logged(reading: &Exchange<'_>, exception: &Exception) -> bool {
     let text = format!("{}: {}", exception.type_name, exception.message);
     reading.events.iter().any(|event| match &event.what {
-        EventKind::Logged { level: Level::Error, message } => message.contains(&text),
+        EventKind::Logged { level: Level::Error, message, .. } => message.contains(&text),
         _ => false,
     })
 }

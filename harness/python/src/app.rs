@@ -24,7 +24,7 @@ use relapse_core::{
     record::{
         code::Blocks,
         service::{Service, TargetKind},
-        transcript::{EventKind, Leftovers, Level, PROCESS, Transcript},
+        transcript::{EventKind, Leftover, Leftovers, Level, PROCESS, Transcript},
     },
 };
 use relapse_simulate::{
@@ -181,7 +181,7 @@ fn why_not(transcript: &Transcript, directory: &Path) -> AppError {
         _ => None,
     });
     let logged = transcript.events.iter().filter_map(|event| match &event.what {
-        EventKind::Logged { level: Level::Error | Level::Info, message } => Some(message.as_str()),
+        EventKind::Logged { level: Level::Error | Level::Info, message, .. } => Some(message.as_str()),
         _ => None,
     });
     let why = exited.unwrap_or_else(|| format!("the application did not start within {} s", START_LIMIT.as_secs()));
@@ -270,6 +270,11 @@ impl Target for Python {
 
     fn residue(&self) -> Option<Leftovers> {
         Some(Leftovers { connections: *self.connections.served().borrow(), sessions: 0 })
+    }
+
+    fn left_behind(&self, run: &Recorder) -> Vec<(ExchangeRecorder, Leftover)> {
+        let interpreter = self.process().as_ref().map(|process| Arc::clone(&process.interpreter));
+        interpreter.map_or_else(Vec::new, |interpreter| interpreter.left_behind(run))
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {

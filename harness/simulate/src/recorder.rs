@@ -211,6 +211,11 @@ impl Recorder {
         self.ledger().events.is_application_running()
     }
 
+    /// Whether a fault of the plan has acted.
+    pub fn has_fault_acted(&self) -> bool {
+        self.tally().fired.iter().any(|count| *count > 0)
+    }
+
     fn tally(&self) -> MutexGuard<'_, FaultCounters> {
         // A poisoned lock is at most one count short; use it anyway.
         self.0.tally.lock().unwrap_or_else(PoisonError::into_inner)
@@ -258,6 +263,11 @@ impl ExchangeRecorder {
     /// The same transcript, for what belongs to the process and to no exchange.
     pub fn of_process(&self) -> ExchangeRecorder {
         ExchangeRecorder { exchange: PROCESS, writes: Writes::This, ..self.clone() }
+    }
+
+    /// Whether it writes what a recorder records.
+    pub fn is_of(&self, recorder: &Recorder) -> bool {
+        Arc::ptr_eq(&self.recorder.0, &recorder.0)
     }
 
     /// The exchange it writes for.
@@ -411,7 +421,7 @@ impl<S: tracing::Subscriber> Layer<S> for LogLedger {
         ExchangeRecorder::with_current(|recorder| {
             let mut message = CapturedMessage(String::new());
             event.record(&mut message);
-            recorder.record(Actor::Application, EventKind::Logged { level, message: message.0 });
+            recorder.record(Actor::Application, EventKind::Logged { level, message: message.0, unhandled: None });
         });
     }
 }

@@ -407,6 +407,9 @@ pub struct Finding {
     /// The exchange that it is about, counted from 0; `None` where it is about several, or the whole run.
     #[serde(skip)]
     pub exchange: Option<usize>,
+    /// The exception that it is about, where the outcome of the exchange does not tell it.
+    #[serde(skip)]
+    pub exception: Option<Exception>,
 }
 
 impl Finding {
@@ -478,6 +481,13 @@ pub struct RaisedAt {
     pub type_name: String,
     /// The function, and its line, that raised it, if that is known.
     pub place: Option<(String, u32)>,
+}
+
+impl From<&Exception> for RaisedAt {
+    fn from(exception: &Exception) -> RaisedAt {
+        let place = exception.place.as_ref().map(|place| (place.function.clone(), place.line));
+        RaisedAt { type_name: exception.type_name.clone(), place }
+    }
 }
 
 /// Without the line, which moves with every change.

@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 use crate::{
     asgi::event::{Inbound, Outbound},
-    record::transcript::{Actor, Event, EventKind, PROCESS, end_event, outer_event, server_event, step_event},
+    record::transcript::{
+        Actor, Event, EventKind, Leftover, PROCESS, end_event, outer_event, server_event, step_event,
+    },
     wire::{
         frame::{Frame, Opcode},
         head::Headers,
@@ -228,6 +230,7 @@ fn role(what: &EventKind) -> Role {
         EventKind::CallRaised(_)
         | EventKind::Handled(_)
         | EventKind::Logged { .. }
+        | EventKind::LeftBehind(_)
         | EventKind::FaultFired { .. }
         | EventKind::DependencyCalled { .. } => Role::Evidence,
         EventKind::Omitted { .. } => Role::Omitted,
@@ -285,6 +288,7 @@ fn heap_bytes(what: &EventKind) -> usize {
         | EventKind::Exited { why: text }
         | EventKind::NotStarted { why: text, .. } => text.len(),
         EventKind::DependencyCalled { error, .. } => error.as_ref().map_or(0, String::len),
+        EventKind::LeftBehind(Leftover { name, .. }) => name.len(),
         EventKind::ConnectionRefused
         | EventKind::BadFrameSeen(_)
         | EventKind::EndSeen
@@ -357,6 +361,7 @@ fn shorten(event: &mut Event, bytes_max: usize) {
         | EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
         | EventKind::ResponseSeen(_)
+        | EventKind::LeftBehind(_)
         | step_event!()
         | end_event!()
         | server_event!()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     asgi::{
         event::{Inbound, Outbound},
-        exception::Exception,
+        exception::{CodePlace, Exception},
         scope::ScopeType,
     },
     client::{
@@ -300,7 +300,12 @@ pub enum EventKind {
         level: Level,
         /// The text.
         message: String,
+        /// The exception that the record tells of, where nothing in the application handled it: it ended a task or a
+        /// thread, or a library caught it, which was raised in the application's own code.
+        unhandled: Option<Box<Exception>>,
     },
+    /// The application holds something of clients that are gone, of the last of which this exchange is.
+    LeftBehind(Leftover),
     /// The server's process starts, and calls the application for its lifespan.
     Starting,
     /// The server's process was told to stop (SIGTERM).
@@ -409,6 +414,7 @@ macro_rules! app_event {
             | $crate::record::transcript::EventKind::Raised(_)
             | $crate::record::transcript::EventKind::Handled(_)
             | $crate::record::transcript::EventKind::Logged { .. }
+            | $crate::record::transcript::EventKind::LeftBehind(_)
     };
 }
 
@@ -457,6 +463,7 @@ impl EventKind {
             | EventKind::Sent(_)
             | EventKind::Returned
             | EventKind::Logged { .. }
+            | EventKind::LeftBehind(_)
             | step_event!()
             | wire_event!()
             | end_event!()
@@ -487,6 +494,44 @@ pub const PROCESS: usize = usize::MAX;
 
 /// How a log record begins that says how long an app did not let its event loop run.
 pub const KEPT_LOOP: &str = "the application kept its event loop to itself";
+
+/// How an application holds something of clients that are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// A task for each of them runs on.
+    Task,
+    /// A variable refers to an object of each of them.
+    Objects,
+    /// A variable has an entry without content for each of them.
+    EmptyEntries,
+}
+
+/// Something that an application holds of clients that are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// How it is held.
+    pub held: Held,
+    /// The coroutine, or the variable with the attributes on the way.
+    pub name: String,
+    /// Where the coroutine or the variable is defined, where that is known.
+    pub place: Option<CodePlace>,
+    /// The number of clients.
+    pub clients: usize,
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Leftover { held, name, place, clients } = self;
+        let place = place.iter().map(|place| format!(" ({}:{})", place.file, place.line)).collect::<String>();
+        match held {
+            Held::Task => write!(f, "`{name}`{place} runs on for {clients} clients that are gone"),
+            Held::Objects => write!(f, "`{name}`{place} keeps something of {clients} clients that are gone"),
+            Held::EmptyEntries => {
+                write!(f, "`{name}`{place} keeps an entry without content for each of {clients} clients that are gone")
+            }
+        }
+    }
+}
 
 /// The connections and sessions that a target still holds once every client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -555,7 +600,7 @@ impl Transcript {
     /// The log records, in order.
     pub fn logs(&self) -> impl Iterator<Item = (Level, &str)> {
         self.events.iter().filter_map(|event| match &event.what {
-            EventKind::Logged { level, message } => Some((*level, message.as_str())),
+            EventKind::Logged { level, message, .. } => Some((*level, message.as_str())),
             _ => None,
         })
     }

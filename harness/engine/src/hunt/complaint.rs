@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Found, Ground, Played};
 use crate::verdict::{handled, own_exception};
 use relapse_core::{
+    asgi::exception::Exception,
     judge::{
         check::{self, RunView},
         classify::Exchange,
@@ -24,6 +25,8 @@ pub(super) struct Complaint {
     pub(super) message: String,
     /// The exchange that it is about; `None` where it is about several, or the whole run.
     exchange: Option<usize>,
+    /// The exception that it is about, where the outcome of the exchange does not tell it.
+    exception: Option<Exception>,
 }
 
 impl Complaint {
@@ -87,7 +90,7 @@ pub(super) fn look(
         Ok(transcript) => look_at(transcript, reached, &|reading, outcome| site(ground, reading, outcome)),
         Err(panic) => {
             let key = FindingKey { rule: Rule::NoPanic, subject: None, site: None };
-            vec![Complaint { key, message: format!("the target panicked: {panic}"), exchange: None }]
+            vec![Complaint { key, message: format!("the target panicked: {panic}"), exchange: None, exception: None }]
         }
     }
 }
@@ -108,15 +111,24 @@ fn look_at(
         key: FindingKey::of_outcome(outcome),
         message: outcome.to_string(),
         exchange: Some(number),
+        exception: None,
     });
     let found = check::findings(&evidence).into_iter();
-    let found =
-        found.map(|finding| Complaint { key: finding.id(), exchange: finding.exchange, message: finding.message });
+    let found = found.map(|finding| Complaint {
+        key: finding.id(),
+        exchange: finding.exchange,
+        exception: finding.exception,
+        message: finding.message,
+    });
     let mut all: Vec<Complaint> = found.chain(bad).collect();
     for complaint in &mut all {
         let exchange =
             complaint.exchange.and_then(|number| evidence.readings.get(number).zip(evidence.outcomes.get(number)));
-        complaint.key.site = exchange.and_then(|(reading, outcome)| site(reading, outcome));
+        let site = exchange.and_then(|(reading, outcome)| site(reading, outcome)).map(|site| FindingSite {
+            exception: complaint.exception.as_ref().map(RaisedAt::from).or(site.exception),
+            ..site
+        });
+        complaint.key.site = site.filter(|site| site.route.is_some() || site.exception.is_some());
     }
     let mut seen = BTreeSet::new();
     all.retain(|complaint| seen.insert(complaint.key.clone()));
@@ -134,9 +146,5 @@ fn site(ground: &Ground, reading: &Exchange<'_>, outcome: &Outcome) -> Option<Fi
             Ending::Close { code: Some(CloseCode::INTERNAL | CloseCode::PRIVATE_INTERNAL), .. }
         );
     let exception = own_exception(reading).or_else(|| handled(reading).filter(|_| answers_for).last());
-    let exception = exception.map(|exception| RaisedAt {
-        type_name: exception.type_name.clone(),
-        place: exception.place.as_ref().map(|place| (place.function.clone(), place.line)),
-    });
-    (route.is_some() || exception.is_some()).then_some(FindingSite { route, exception })
+    Some(FindingSite { route, exception: exception.map(RaisedAt::from) })
 }

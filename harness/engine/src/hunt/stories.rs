@@ -1,5 +1,5 @@
-//! Draws clients whose acts belong together: requests that use the values of earlier answers, and clients who meet on one
-//! route.
+//! Draws clients whose acts belong together: requests that use the values of earlier answers, clients who meet on one
+//! route, and clients who do the same one after the other, to the end or not.
 
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use relapse_core::{
     },
 };
 
+/// How many clients do the same; from three on it is looked what is left of each.
+const ROUNDS: usize = 3;
+
 /// The names of clients who meet.
 const NAMES: [&str; 3] = ["ann", "ben", "cat"];
 
@@ -30,10 +33,16 @@ const OTHER_NAMES: &str = "id|uuid|key|token|slug|name|code|location";
 
 /// Draws the visits of a story; `None` where the routes allow none.
 pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
-    let kinds = choices.fork("kind").ranked([(3, "chain", "chain"), (2, "meeting", "meeting")]);
-    kinds.into_iter().find_map(|kind| {
+    let kinds =
+        [(6, "chain", "chain"), (4, "meeting", "meeting"), (1, "rounds", "rounds"), (1, "successor", "successor")];
+    choices.fork("kind").ranked(kinds).into_iter().find_map(|kind| {
         let choices = choices.fork(kind);
-        if kind == "chain" { chain(choices, routes) } else { meeting(choices, routes) }
+        match kind {
+            "chain" => chain(choices, routes),
+            "meeting" => meeting(choices, routes),
+            "successor" => successor(choices, routes),
+            _ => rounds(choices, routes),
+        }
     })
 }
 
@@ -77,7 +86,12 @@ fn kinship(maker: &Route, other: &Route) -> u32 {
 
 /// A request that should make something: with what it must have, with everything, or with other values of the same types.
 fn making_request(choices: Choices, route: &Route) -> Option<Request> {
-    let mut request = route.good_request(making_method(route)?);
+    Some(request_with_body(choices, route, making_method(route)?))
+}
+
+/// A request with this method whose body is a good one: the least, everything, or with other values of the same types.
+fn request_with_body(choices: Choices, route: &Route, method: &str) -> Request {
+    let mut request = route.good_request(method);
     let full = if route.full_body.is_empty() { &route.body } else { &route.full_body };
     match choices.fork("body").weighed(&[(2, "least"), (2, "full"), (4, "other")]) {
         "full" => route.give_body(&mut request, full),
@@ -92,7 +106,7 @@ fn making_request(choices: Choices, route: &Route) -> Option<Request> {
         }
         _ => {}
     }
-    Some(request)
+    request
 }
 
 /// The value with a part of it replaced by another of the same type, or without a part.
@@ -260,6 +274,66 @@ fn meeting(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
         });
     }
     Some(visits)
+}
+
+/// Clients who come to one route, do the same there, and leave, one after the other: what is left of each adds up.
+fn rounds(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
+    let can_be_left = |route: &&Route| route.is_websocket || route.takes("GET");
+    let weighed = |route: &Route| if route.is_websocket { 4 } else { 1 };
+    let candidates = routes.iter().filter(can_be_left).map(|route| (weighed(route), route.to_string(), route));
+    let route = choices.fork("route").pick(candidates)?;
+    let good = route.good_request("GET");
+    if !route.is_websocket {
+        let give_up = millis(choices.fork("give up"), &[100, 1000]);
+        let request = Request { give_up: Some(give_up), ..good };
+        return Some(vec![vec![step(Action::Request(request))]; ROUNDS]);
+    }
+    // Names that no earlier client had.
+    let (are_apart, name) = (choices.fork("are apart").happens(2, 3), choices.fork("name").within(0..=0x00ff_ffff));
+    let said = said(choices.fork("said"), route);
+    let ending = choices.fork("ending").weighed(&[(2, "leave"), (1, "reset"), (1, "close")]);
+    let ending = match ending {
+        "leave" => Action::Leave,
+        "reset" => Action::Reset,
+        _ => Action::Close(CloseCode::NORMAL),
+    };
+    let round = |number: usize| {
+        let path = match are_apart {
+            true => route.filled(|_| format!("r{name:x}n{number}").into_bytes()),
+            false => good.path.clone(),
+        };
+        let mut steps = vec![step(Action::Open(Request { path, ..good.clone() }))];
+        steps.extend(said.iter().cloned().map(step));
+        steps.push(Step::new(Action::Pause, Duration::from_millis(100)));
+        steps.push(step(ending.clone()));
+        steps
+    };
+    Some((0..ROUNDS).map(round).collect())
+}
+
+/// A client who leaves in the middle of a request, and another one who makes the same request: the first must not keep what
+/// the second needs.
+fn successor(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
+    let plain = routes.iter().filter(|route| !route.is_websocket).map(|route| (1, route.to_string(), route));
+    let route = choices.fork("route").pick(plain)?;
+    let method = choices.fork("method").pick(route.methods.iter().map(|method| (1, method, method.as_str())))?;
+    let whole = match route.has_body(method) {
+        true => request_with_body(choices.fork("request"), route, method),
+        false => route.good_request(method),
+    };
+    let give_up = millis(choices.fork("give up"), &[1, 10, 100, 1000]);
+    let left = Request { give_up: Some(give_up), ..whole.clone() };
+    Some([left, whole].map(|request| vec![step(Action::Request(request))]).to_vec())
+}
+
+/// What clients say in each round: the messages that clients send there, from the first one on, or words.
+fn said(choices: Choices, route: &Route) -> Vec<Action> {
+    let known = choices.fork("known");
+    let count = choices.fork("count");
+    if route.messages.is_empty() || known.happens(1, 3) {
+        return (0..count.count(0..=2)).map(|number| speech(choices.nth(number), route)).collect();
+    }
+    route.messages[..count.count(1..=route.messages.len())].iter().cloned().map(Action::SendText).collect()
 }
 
 /// A request that a route should serve, with everything that it takes or with as little as possible.

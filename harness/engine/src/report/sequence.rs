@@ -270,10 +270,13 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
             let place = exception.place.iter().map(|place| format!(" ({place})")).collect::<String>();
             format!("    app handled {}{place}", redactor.text(&exception.to_string()))
         }
-        EventKind::Logged { level: Level::Error, message } if !message.starts_with("Exception in ASGI") => {
+        EventKind::Logged { level: Level::Error, message, .. } if !message.starts_with("Exception in ASGI") => {
             format!("    log: ERROR {}", redactor.text(message))
         }
-        EventKind::Logged { level: Level::Warning, message } => format!("    log: WARNING {}", redactor.text(message)),
+        EventKind::Logged { level: Level::Warning, message, .. } => {
+            format!("    log: WARNING {}", redactor.text(message))
+        }
+        EventKind::LeftBehind(leftover) => format!("    app: {leftover}"),
         EventKind::DependencyCalled { dependency, operation, error: Some(error) } => {
             format!("    {dependency}.{operation} failed: {}", redactor.text(error))
         }

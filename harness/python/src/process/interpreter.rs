@@ -35,12 +35,13 @@ use relapse_core::{
     error::{AppError, Blame},
     record::{
         code::{Block, BlockPlace, Blocks, ReachedBlocks},
-        transcript::KEPT_LOOP,
+        transcript::{Held, KEPT_LOOP, Leftover},
     },
 };
 use relapse_simulate::{
     application::{EventLoop, LoopState},
     clock::Clock,
+    recorder::{ExchangeRecorder, Recorder},
 };
 
 /// The program that loads the one that runs in the interpreter. It is short, as every list of processes shows it until it has
@@ -53,6 +54,9 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest answer: 20 MiB, for a message of 16 MiB, the most that a server takes, and what else the app does meanwhile.
 pub(super) const ANSWER_BYTES_MAX: usize = 20 << 20;
+
+/// From how many clients on it is looked whether the application keeps something of each; the shim has the same number.
+const CLIENTS_MIN: usize = 3;
 
 /// Whose application it is, and where.
 #[derive(Debug, Clone)]
@@ -166,8 +170,8 @@ pub(super) enum Happening {
     Handled(Exception),
     /// It reached this code of its own, and is about to end.
     Reached(ReachedBlocks),
-    /// It logged something: level as Python numbers it, and the text.
-    Logged(i64, String),
+    /// It logged something: level as Python numbers it, the text, and the exception that nothing in it handled.
+    Logged(i64, String, Option<Box<Exception>>),
     /// The interpreter is gone.
     Died(AppError),
 }
@@ -225,6 +229,18 @@ struct RunningCalls {
     seed: Option<i64>,
     /// The app's own code.
     code: AppCode,
+    /// The exchanges of the calls since it was last looked what is left behind, by call.
+    exchanges: BTreeMap<i64, ExchangeRecorder>,
+    /// What the application was seen to hold of calls that are over.
+    held: Vec<HeldOfCalls>,
+}
+
+/// Something that the application holds of calls that are over.
+#[derive(Debug)]
+struct HeldOfCalls {
+    leftover: Leftover,
+    /// The last of the calls.
+    last: i64,
 }
 
 /// The blocks of an app's own code, by the numbers that the interpreter gives them.
@@ -365,6 +381,9 @@ impl Interpreter {
             let id = calls.next;
             calls.next += 1;
             calls.running.insert(id, sender);
+            if let Some(exchange) = ExchangeRecorder::current() {
+                calls.exchanges.insert(id, exchange);
+            }
             id
         };
         self.tell(vec![match first {
@@ -392,6 +411,23 @@ impl Interpreter {
         }
         self.tell(vec![command("forget", id, []), command("cancel", id, [])]);
         lock(&self.calls).running.contains_key(&id)
+    }
+
+    /// What the application holds of clients of this run that are gone, each with the exchange of the last of them; only
+    /// where there is something of each of several.
+    pub(crate) fn left_behind(&self, run: &Recorder) -> Vec<(ExchangeRecorder, Leftover)> {
+        let first = {
+            let mut calls = lock(&self.calls);
+            calls.exchanges.retain(|_, exchange| exchange.is_of(run));
+            if self.clock == Clock::Real || calls.exchanges.len() < CLIENTS_MIN {
+                return Vec::new();
+            }
+            calls.exchanges.keys().next().copied().unwrap_or(0)
+        };
+        self.tell(vec![command("look", first, [])]);
+        let mut calls = lock(&self.calls);
+        let held = std::mem::take(&mut calls.held);
+        held.into_iter().filter_map(|held| Some((calls.exchanges.get(&held.last)?.clone(), held.leftover))).collect()
     }
 
     /// Serves a call that is over when it next asks for something.
@@ -670,7 +706,7 @@ impl RunningCalls {
                 let blocked = nanoseconds(parts.next()).as_secs_f64();
                 let place = place(parts.next(), &self.directory).map(|place| format!(": {place}"));
                 let message = format!("{KEPT_LOOP} for {blocked} s{}", place.unwrap_or_default());
-                (id, Happening::Logged(level, message))
+                (id, Happening::Logged(level, message, None))
             }
             "fatal" => {
                 let message = "the harness's part in the interpreter failed".to_owned();
@@ -687,6 +723,10 @@ impl RunningCalls {
                 (id, Happening::Reached(set))
             }
             "kept" => return self.kept.extend(call_id(parts.next())),
+            "leftover" => {
+                let found = held(&mut parts, &self.directory);
+                return self.held.extend(found);
+            }
             "freed" => return call_id(parts.next()).into_iter().for_each(|id| self.free(id)),
             "receive" => (parts.next(), Happening::Receive),
             "withdrawn" => (parts.next(), Happening::Withdrawn),
@@ -703,8 +743,12 @@ impl RunningCalls {
             }
             "log" => {
                 let (id, level) = (parts.next(), level(parts.next()));
-                let (_logger, message) = (parts.next(), text(parts.next()));
-                (id, Happening::Logged(level, message))
+                let (_logger, message, _trace) = (parts.next(), text(parts.next()), parts.next());
+                let unhandled = match parts.next() {
+                    Some(Value::List(parts)) => Some(Box::new(exception(&mut parts.into_iter(), &self.directory))),
+                    _ => None,
+                };
+                (id, Happening::Logged(level, message, unhandled))
             }
             "unhandled" | "in_thread" => {
                 let id = parts.next();
@@ -712,7 +756,10 @@ impl RunningCalls {
                 // The words of asyncio and of threading.
                 let said =
                     if kind == "unhandled" { "Task exception was never retrieved" } else { "Exception in thread" };
-                (id, Happening::Logged(40, format!("{said}: {}", exception.located())))
+                let message = format!("{said}: {}", exception.located());
+                // Without an exception it is a warning of asyncio.
+                let unhandled = Some(Box::new(exception)).filter(|exception| !exception.type_name.is_empty());
+                (id, Happening::Logged(40, message, unhandled))
             }
             _ => return,
         };
@@ -890,6 +937,21 @@ pub(super) fn ours() -> Vec<i64> {
     let mut numbers = vec![own];
     numbers.extend(iter::once(parent).chain(groups).chain(getsid(None).ok()));
     numbers.into_iter().map(|number| i64::from(number.as_raw())).filter(|number| *number > 0).collect()
+}
+
+/// Something that the application holds of calls that are over: how, its name, where it is defined, and the calls.
+fn held(parts: &mut impl Iterator<Item = Value>, directory: &Path) -> Option<HeldOfCalls> {
+    let held = match text(parts.next()).as_str() {
+        "task" => Held::Task,
+        "objects" => Held::Objects,
+        "empty" => Held::EmptyEntries,
+        _ => return None,
+    };
+    let (name, place) = (text(parts.next()), place(parts.next(), directory));
+    let Some(Value::List(calls)) = parts.next() else { return None };
+    let clients = calls.len();
+    let last = calls.into_iter().filter_map(|call| call_id(Some(call))).max()?;
+    Some(HeldOfCalls { leftover: Leftover { held, name, place, clients }, last })
 }
 
 /// A level of logging, as Python numbers them; INFO where there is none.

@@ -304,7 +304,8 @@ impl WitnessState {
                 let (told, most) = (length >> 20, MESSAGE_BYTES_MAX >> 20);
                 let message = format!("an event of {told} MiB of the app is left out: {most} MiB are the most");
                 if let Some(scribe) = self.scribe_of((number, 0)) {
-                    scribe.record(Actor::Process, EventKind::Logged { level: Level::Warning, message });
+                    scribe
+                        .record(Actor::Process, EventKind::Logged { level: Level::Warning, message, unhandled: None });
                 }
             }
         }
@@ -340,7 +341,8 @@ impl WitnessState {
                     _ => Level::Info,
                 };
                 if let Some(scribe) = self.scribe_of(key) {
-                    scribe.record(Actor::Application, EventKind::Logged { level, message: text(parts.next()) });
+                    let (message, unhandled) = (text(parts.next()), None);
+                    scribe.record(Actor::Application, EventKind::Logged { level, message, unhandled });
                 }
             }
             "printed" => self.take_printed(key, text(parts.next())),
@@ -359,7 +361,7 @@ impl WitnessState {
         if let Some(exception) = printed.filter(|printed| self.told.insert(printed.located())) {
             scribe.record(Actor::Application, EventKind::Handled(exception));
         }
-        scribe.record(Actor::Application, EventKind::Logged { level: Level::Info, message: line });
+        scribe.record(Actor::Application, EventKind::Logged { level: Level::Info, message: line, unhandled: None });
     }
 
     /// Takes an event of a call.

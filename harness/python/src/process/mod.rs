@@ -237,17 +237,17 @@ async fn attend(
             Happening::Raised(exception) => return Err(exception),
             Happening::Reached(blocks) => drop(ExchangeRecorder::with_current(|scribe| scribe.reach(blocks))),
             Happening::Handled(exception) => record(EventKind::Handled(exception)),
-            Happening::Logged(level, message) => {
+            Happening::Logged(level, message, unhandled) => {
                 let level = match level {
                     40.. => Level::Error,
                     30..40 => Level::Warning,
                     _ => Level::Info,
                 };
-                record(EventKind::Logged { level, message });
+                record(EventKind::Logged { level, message, unhandled });
             }
             Happening::Died(trouble) => {
                 let message = format!("{}\n{}", trouble.message, trouble.details).trim_end().to_owned();
-                record(EventKind::Logged { level: Level::Error, message });
+                record(EventKind::Logged { level: Level::Error, message, unhandled: None });
                 return Err(Exception::new("SystemExit", trouble.message));
             }
         }

@@ -28,6 +28,7 @@ pub(super) const SHIM: &str = include_str!("shim.py");
 const PARTS: &[(&str, &str)] = &[
     ("shim.py", SHIM),
     ("coverage.py", include_str!("coverage.py")),
+    ("leaks.py", include_str!("leaks.py")),
     ("routes.py", include_str!("routes.py")),
     ("routes/channels.py", include_str!("routes/channels.py")),
     ("routes/code.py", include_str!("routes/code.py")),

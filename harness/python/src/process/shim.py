@@ -11,7 +11,7 @@ were fd 0 and fd 1 at the start.
     first     harness: dict of settings                  shim: dict about the app, see `introduce`
     batch     harness: (now_ns, [command, ...])          shim: (next_timer_ns or None, [event, ...])
 
-    commands  seed number
+    commands  seed number            look id
               call id scope [event]                       give id event
               raise id receive|send type message
               sent id              credit id bytes        cancel id    forget id    stop
@@ -20,10 +20,12 @@ were fd 0 and fd 1 at the start.
               returned id
               raised id type message frames module        left id task_names
               handled id type message frames module
-              log id level logger message trace           unhandled id type message frames
+              log id level logger message trace unhandled                 (type message frames) or None
+              unhandled id type message frames
               in_thread id type message frames
               blocked id level ns frames                  stuck ns frames
               held                                        free
+              leftover kind name frames ids
               note kind example    fatal text
 
 In place of an answer comes None, again and again, while threads of the app are at work and the loop
@@ -38,7 +40,9 @@ given anything is `withdrawn`.  A call that is over, and whose receive() or send
 app still holds, is `kept` until it is `freed`; a forgotten one is kept, too.  A call with credit
 need not wait for its messages: as many bytes of them as the harness is sure to take are only told, as `sent`; the credit
 ends with the answer.  Where the settings ask for coverage, `blocks` numbers the blocks of a module and
-`reached` tells which of them a call has reached: see coverage.py.  On the real clock there is none, batches that come together share one answer,
+`reached` tells which of them a call has reached: see coverage.py.  `look` asks for a
+`leftover` for each thing that the app keeps of the calls from this number on, see `leaks.py`.
+On the real clock there is none, batches that come together share one answer,
 more answers follow when something happens later, and timers are in nanoseconds of the monotonic
 clock.
 
@@ -1551,13 +1555,17 @@ class LogTap(logging.Handler):
         message = render(logging.LogRecord.getMessage, record) or render(str, record.msg)
         exc = record.exc_info[1] if record.exc_info else None
         trace = record.exc_text if exc is None else render(format_trace, exc)
+        unhandled = None
         if exc is not None:
             exc = leaf(exc)
             message = f"{message.strip()}: {type(exc).__name__}: {render(str, exc, 2000)}"
             if call is not None and record.levelno >= logging.ERROR:
                 call.add_raised(exc)
+                # What the app itself logs it has handled.
+                if not own.has(record.pathname) and not is_flow(exc) and own.has_frame_of(exc):
+                    unhandled = failure(exc)[:3]
         self.events.append(
-            ("log", call and call.id, record.levelno, record.name, message, trace))
+            ("log", call and call.id, record.levelno, record.name, message, trace, unhandled))
 
     def install(self):
         """Puts itself on the root logger, again if the app's own configuration took it off."""
@@ -1613,6 +1621,7 @@ class Session:
         self.own_files = len(self.files)
         self.stopping = False
         self.is_loaded = False
+        self.leftovers = None
         self.blocked = Blocked()
         limit = settings.get("blocked_limit") or BLOCKED_LIMIT
         self.blocked_limit = limit
@@ -1652,6 +1661,10 @@ class Session:
             self.clock.begin()
         self.is_loaded = True
         self.tap.install()
+        if not self.real:
+            names = {}
+            run_part("leaks.py", names)
+            self.leftovers = names["Leftovers"](self, own, current_call)
         gc.freeze()
         await self.stopped
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -1991,6 +2004,8 @@ class Session:
             elif name == "seed":
                 if self.chance.name is not None:
                     self.chance.sow(command[1])
+            elif name == "look":
+                self.leftovers.look(command[1])
             elif name == "stop":
                 self.stopping = True
                 self.stopped.set_result(None)
@@ -2007,6 +2022,8 @@ class Session:
                 scope["state"] = self.state
             else:
                 scope["state"] = {**self.state, **state}
+        if self.leftovers is not None:
+            self.leftovers.begin(ident, scope)
         call = self.calls[ident] = Call(ident, self, first)
         token = current_call.set(call)
         try:
@@ -2144,14 +2161,18 @@ class PartFinder:
         return None
 
     def exec_module(self, module):
-        part = module.__name__[len("relapse_"):].replace(".", "/") + ".py"
-        if part in PARTS:
-            code = PARTS[part]
-        else:
-            with open(os.path.join(os.path.dirname(OWN_FILE), part), encoding="utf-8") as file:
-                # Under the name of this file, as its frames are not the app's either.
-                code = compile(file.read(), OWN_FILE, "exec")
-        exec(code, vars(module))
+        run_part(module.__name__[len("relapse_"):].replace(".", "/") + ".py", vars(module))
+
+
+def run_part(part, names):
+    """Runs a part of this program with these names."""
+    if part in PARTS:
+        code = PARTS[part]
+    else:
+        with open(os.path.join(os.path.dirname(OWN_FILE), part), encoding="utf-8") as file:
+            # Under the name of this file, as its frames are not the app's either.
+            code = compile(file.read(), OWN_FILE, "exec")
+    exec(code, names)
 
 
 def load(target, factory):

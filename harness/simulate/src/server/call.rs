@@ -215,7 +215,8 @@ impl<P: Protocol> AppCall<P> {
                     let is_others = P::KIND == ScopeType::Websocket && exception.is_client_disconnected();
                     if !(is_others || exception.is_disconnect() && self.desk().told_gone) {
                         let message = format!("Exception in ASGI application: {exception}");
-                        self.scribe.record(Actor::Front, EventKind::Logged { level: Level::Error, message });
+                        self.scribe
+                            .record(Actor::Front, EventKind::Logged { level: Level::Error, message, unhandled: None });
                     }
                 }
             }

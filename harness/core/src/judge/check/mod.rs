@@ -37,6 +37,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
+    asgi::exception::Exception,
     judge::{
         classify::Exchange,
         outcome::{Class, Outcome},
@@ -109,12 +110,14 @@ pub struct Violation {
     pub message: String,
     /// The exchange that breaks it, counted from 0; `None` where it takes several, or the whole run.
     pub exchange: Option<usize>,
+    /// The exception that it is about, where the outcome of the exchange does not tell it.
+    pub exception: Option<Exception>,
 }
 
 impl Violation {
     /// A violation by the run as a whole.
     pub fn of_run(key: impl Into<String>, message: impl Into<String>) -> Violation {
-        Violation { key: key.into(), message: message.into(), exchange: None }
+        Violation { key: key.into(), message: message.into(), exchange: None, exception: None }
     }
 }
 
@@ -254,11 +257,12 @@ pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for check in checks {
         let violations = check.check(evidence).into_iter();
-        findings.extend(violations.map(|Violation { key, message, exchange }| Finding {
+        findings.extend(violations.map(|Violation { key, message, exchange, exception }| Finding {
             check: check.name(),
             key,
             message,
             exchange,
+            exception,
         }));
     }
     findings

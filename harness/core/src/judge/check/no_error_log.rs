@@ -2,8 +2,9 @@
 
 use super::{Property, RunView, Violation};
 use crate::{
+    asgi::exception::Exception,
     judge::classify::Exchange,
-    record::transcript::{Actor, EventKind, KEPT_LOOP, Level},
+    record::transcript::{Actor, Event, EventKind, KEPT_LOOP, Level},
 };
 
 pub(super) const CHECK: Property = Property {
@@ -50,7 +51,7 @@ pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = Viol
     let is_unknown = reading.service.is_unknown();
     own.filter_map(move |event| match &event.what {
         // The log records that an application of which nothing is known writes itself are its own matter.
-        EventKind::Logged { message, .. }
+        EventKind::Logged { message, unhandled: None, .. }
             if event.party == Actor::Application && is_unknown && !is_of_runtime(message) =>
         {
             None
@@ -61,12 +62,32 @@ pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = Viol
         {
             None
         }
-        EventKind::Logged { level: Level::Error, message } => {
+        EventKind::Logged { level: Level::Error, message, unhandled: Some(exception) } => {
+            let is_answered = !is_of_runtime(message) && is_answered(reading, event);
+            (!is_answered).then(|| unhandled(reading, exception, message))
+        }
+        EventKind::Logged { level: Level::Error, message, unhandled: None } => {
             let key = if reading.service.is_foreign() { steady(message) } else { message.clone() };
             Some(reading.violation(key, format!("logged as an error: {message}")))
         }
         _ => None,
     })
+}
+
+/// The violation by an exception that nothing in the application handled. The text may name a user or a session.
+fn unhandled(reading: &Exchange<'_>, exception: &Exception, message: &str) -> Violation {
+    let function = exception.place.iter().map(|place| format!(" in {}", place.function)).collect::<String>();
+    let key = format!("unhandled {}{function}", exception.type_name);
+    let message = format!("logged as an error, and handled nowhere in the application: {message}");
+    Violation { exception: Some(exception.clone()), ..reading.violation(key, message) }
+}
+
+/// Whether the client is told something after this event, before the application is given anything else: a library that
+/// logs an exception may answer with it.
+fn is_answered(reading: &Exchange<'_>, logged: &Event) -> bool {
+    let later = reading.events.iter().skip_while(|event| !std::ptr::eq(**event, logged)).skip(1);
+    let mut own = later.filter(|event| matches!(event.what, EventKind::Sent(_) | EventKind::Received(_)));
+    own.next().is_some_and(|event| matches!(event.what, EventKind::Sent(_)))
 }
 
 /// Whether the runtime wrote a log record, about an exception that was left unhandled, or the harness, about an event loop

@@ -26,7 +26,7 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
         }
         EventKind::DependencyCalled { error: Some(error), .. } => Some(("dependency error", error.as_str())),
         // An external service may answer with the text that it logs.
-        EventKind::Logged { level: Level::Error, message } if !transcript.service.is_foreign() => {
+        EventKind::Logged { level: Level::Error, message, .. } if !transcript.service.is_foreign() => {
             Some(("log record", message.as_str()))
         }
         _ => None,

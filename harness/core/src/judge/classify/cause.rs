@@ -123,6 +123,7 @@ impl<'a> Exchange<'a> {
                 | EventKind::Raised(_)
                 | EventKind::Handled(_)
                 | EventKind::Logged { .. }
+                | EventKind::LeftBehind(_)
                 | EventKind::HandshakeRefused { .. }
                 | EventKind::BadFrameSeen(_)
                 | EventKind::BadHeadSeen { .. }

@@ -114,6 +114,7 @@ impl Facts {
                 | EventKind::Raised(_)
                 | EventKind::Handled(_)
                 | EventKind::Logged { .. }
+                | EventKind::LeftBehind(_)
                 | EventKind::Starting
                 | EventKind::Stopping
                 | EventKind::Exited { .. }
@@ -258,6 +259,7 @@ impl EscapeSearch {
             | EventKind::Returned
             | EventKind::Handled(_)
             | EventKind::Logged { .. }
+            | EventKind::LeftBehind(_)
             | step_event!()
             | wire_event!()
             | end_event!()

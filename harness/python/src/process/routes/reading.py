@@ -54,16 +54,22 @@ class Shape:
     def is_known(self):
         return bool(self.keys or self.kind or self.values or self.held)
 
-    def good(self, everything=True, name=""):
-        """A value of this shape."""
+    def good(self, everything=True, name="", nth=0):
+        """A value of this shape; of those that a constant holds, the one with this number."""
         if self.values or self.held:
-            value = (self.held or self.values)[0]
+            value = self.held[nth % len(self.held)] if self.held else self.values[0]
             return self.prefix + value if isinstance(value, str) else value
         if self.head is not None and self.tail is not None and self.tail.is_known():
             return f"{self.prefix}{self.head.good()}{self.separator}{self.tail.good()}"
         if self.keys:
-            return {key: shape.good(everything, key) for key, shape in self.keys.items()
-                    if everything or shape.required}
+            value, taken = {}, {}
+            for key, shape in self.keys.items():
+                if everything or shape.required:
+                    # Two that are looked for in one place, as both ends of a transfer are, differ.
+                    same = tuple(shape.held)
+                    value[key] = shape.good(everything, key, taken.setdefault(same, 0))
+                    taken[same] += 1
+            return value
         kinds = {"number": 1, "text": "a", "object": {}, "time": "2026-01-02T03:04:05"}
         if self.kind == "list":
             return [self.item.good(everything) if self.item is not None else "a"]
