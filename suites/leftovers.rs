@@ -87,18 +87,35 @@ fn entries_without_content_are_found() {
     assert!(code == Some(1) && told.contains("no_residue: empty entries in rooms on ws:/rooms/{name}"), "{told}");
 }
 
-/// An app whose task fails, or whose library logs what its handler raises; each text has what is random.
+/// An app whose task fails, for one client or in the background, or whose library logs what its handler raises; each text
+/// has what is random.
 const FAILING: &str = r#"
 import asyncio, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "site-packages"))
 import library
 
 names = {}
+jobs = worker = None
 
 async def greet(key):
     return names[key]
 
+async def work():
+    while True:
+        await greet(await jobs.get())
+
+async def live(receive, send):
+    global jobs, worker
+    jobs, worker = asyncio.Queue(), asyncio.create_task(work())
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": kind + ".complete"})
+        if kind == "lifespan.shutdown":
+            return
+
 async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await live(receive, send)
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 404, "headers": []})
         await send({"type": "http.response.body"})
@@ -133,6 +150,7 @@ fn an_exception_that_nothing_handles_is_one_finding() {
     let answer = r#"await send({"type": "websocket.send", "text": "failed"})"#;
     for (call, after, count) in [
         ("asyncio.create_task(greet(os.urandom(8).hex()))", "pass", 1),
+        ("jobs.put_nowait(os.urandom(8).hex())", "pass", 1),
         ("await library.dispatch(greet, os.urandom(8).hex())", "pass", 1),
         ("await library.dispatch(greet, os.urandom(8).hex())", answer, 0),
     ] {

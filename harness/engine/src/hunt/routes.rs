@@ -101,12 +101,23 @@ fn said(choices: Choices, messages: &[String]) -> Vec<String> {
     let spoilt_one = choices.fork("spoilt");
     if spoilt_one.fork("is one").happens(1, 2) {
         let at = spoilt_one.fork("at").count(0..=said.len() - 1);
-        said[at] = match serde_json::from_str(&said[at]) {
-            Ok(value) => spoilt(spoilt_one, value).to_string(),
-            Err(_) => said[at].chars().take(said[at].len() / 2).collect(),
-        };
+        said[at] = spoilt_message(spoilt_one, &said[at]);
     }
     said
+}
+
+/// A message with something in its JSON missing or of another type, or half of the message where it has none. The JSON may
+/// stand in an envelope, as in `42["event",{}]`, which stays.
+pub(super) fn spoilt_message(choices: Choices, text: &str) -> String {
+    let (envelope, inside) = text.split_at(text.find(['{', '[']).unwrap_or(text.len()));
+    match serde_json::from_str(inside) {
+        Ok(_) if !envelope.is_empty() && choices.fork("is empty").happens(1, 4) => envelope.to_owned(),
+        Ok(value) => format!("{envelope}{}", spoilt(choices, value)),
+        Err(_) => match serde_json::from_str(text) {
+            Ok(value) => spoilt(choices, value).to_string(),
+            Err(_) => text.chars().take(text.len() / 2).collect(),
+        },
+    }
 }
 
 fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {

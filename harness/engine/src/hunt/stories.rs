@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     generate::{millis, step},
-    routes::{message, odd, spoilt},
+    routes::{message, odd, spoilt_message},
 };
 use crate::route::{Parameter, Route, push_query};
 use relapse_core::{
@@ -218,10 +218,9 @@ fn follow(choices: Choices, route: &Route, source: usize) -> Vec<Step> {
 fn speech(choices: Choices, route: &Route) -> Action {
     let known = choices.fork("known");
     match known.fork("is one").happens(1, 2).then(|| known.pick(route.messages.iter().map(|text| (1, text, text)))) {
-        Some(Some(text)) if known.fork("is spoilt").happens(1, 4) => match serde_json::from_str(text) {
-            Ok(value) => Action::SendText(spoilt(known.fork("spoilt"), value).to_string()),
-            Err(_) => Action::SendText(text.clone()),
-        },
+        Some(Some(text)) if known.fork("is spoilt").happens(1, 4) => {
+            Action::SendText(spoilt_message(known.fork("spoilt"), text))
+        }
         Some(Some(text)) => Action::SendText(text.clone()),
         _ => message(choices.fork("message"), &route.words),
     }

@@ -35,7 +35,7 @@ use relapse_core::{
     error::{AppError, Blame},
     record::{
         code::{Block, BlockPlace, Blocks, ReachedBlocks},
-        transcript::{Held, KEPT_LOOP, Leftover},
+        transcript::{Actor, EventKind, Held, KEPT_LOOP, Leftover, Level, PROCESS},
     },
 };
 use relapse_simulate::{
@@ -231,6 +231,8 @@ struct RunningCalls {
     code: AppCode,
     /// The exchanges of the calls since it was last looked what is left behind, by call.
     exchanges: BTreeMap<i64, ExchangeRecorder>,
+    /// The call of the lifespan.
+    lifespan: Option<i64>,
     /// What the application was seen to hold of calls that are over.
     held: Vec<HeldOfCalls>,
 }
@@ -381,8 +383,10 @@ impl Interpreter {
             let id = calls.next;
             calls.next += 1;
             calls.running.insert(id, sender);
-            if let Some(exchange) = ExchangeRecorder::current() {
-                calls.exchanges.insert(id, exchange);
+            match ExchangeRecorder::current() {
+                Some(exchange) if exchange.exchange() == PROCESS => calls.lifespan = Some(id),
+                Some(exchange) => drop(calls.exchanges.insert(id, exchange)),
+                None => {}
             }
             id
         };
@@ -759,6 +763,13 @@ impl RunningCalls {
                 let message = format!("{said}: {}", exception.located());
                 // Without an exception it is a warning of asyncio.
                 let unhandled = Some(Box::new(exception)).filter(|exception| !exception.type_name.is_empty());
+                if let (Some(Value::Int(number)), Some((_, scribe))) = (&id, self.exchanges.last_key_value())
+                    && self.lifespan == Some(*number)
+                {
+                    // Work in the background fails for whoever came last.
+                    let what = EventKind::Logged { level: Level::Error, message, unhandled };
+                    return scribe.record(Actor::Application, what);
+                }
                 (id, Happening::Logged(40, message, unhandled))
             }
             _ => return,

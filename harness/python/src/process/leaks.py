@@ -47,6 +47,7 @@ class Leftovers:
         self.asked = {}  # by the number of each call: the method, and the path
         self.made = []  # (number of a call, reference to what was made in it)
         self.known = None  # the keys of the app's dictionaries before any client came
+        self.modules = (0, ())  # how many modules there were, and those of the app's own
         self.fruitless = 0
         self.walks = 0
         for kind in LOCKS:
@@ -73,7 +74,9 @@ class Leftovers:
         if kind not in ("http", "websocket"):
             return
         if self.known is None:
-            self.known = {name: frozenset(list(entries)[:KEYS]) for _, name, entries in self.own_dicts()}
+            self.known = {}
+            for module, name, entries in self.own_dicts():
+                self.known[module.__name__, name] = frozenset(list(entries)[:KEYS])
         if len(self.asked) >= CALLS:
             for old in list(self.asked)[:CALLS // 2]:
                 del self.asked[old]
@@ -151,7 +154,7 @@ class Leftovers:
                 for segment in path.split("/"):
                     names.setdefault(unquote(segment), number)
         for module, name, entries in self.own_dicts():
-            known = self.known.get(name, ())
+            known = self.known.get((module.__name__, name), ())
             numbers = {}
             for segment, number in names.items():
                 for key in (segment, int(segment)) if segment.isdecimal() and len(segment) < 20 else (segment,):
@@ -161,10 +164,14 @@ class Leftovers:
                 yield name, self.place(module, name), sorted(numbers.values())
 
     def own_modules(self):
-        for module in list(sys.modules.values()):
-            file = getattr(module, "__file__", None)
-            if isinstance(file, str) and self.own.has(file):
-                yield module
+        if self.modules[0] != len(sys.modules):
+            modules = [module for module in list(sys.modules.values()) if type(module) is types.ModuleType]
+            self.modules = (len(sys.modules), [module for module in modules if self.is_file_own(module)])
+        return self.modules[1]
+
+    def is_file_own(self, module):
+        file = getattr(module, "__file__", None)
+        return isinstance(file, str) and self.own.has(file)
 
     def own_dicts(self):
         """The app's own dictionaries: in variables, and in attributes of what these hold."""
@@ -181,9 +188,8 @@ class Leftovers:
 
     def is_own(self, kind):
         """Whether a class is the app's own."""
-        module = sys.modules.get(getattr(kind, "__module__", None))
-        file = getattr(module, "__file__", None)
-        return isinstance(file, str) and self.own.has(file)
+        name = getattr(kind, "__module__", None)
+        return isinstance(name, str) and self.is_file_own(sys.modules.get(name))
 
     # -- objects
 

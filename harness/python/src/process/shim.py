@@ -1275,6 +1275,8 @@ class LockstepLoop(asyncio.SelectorEventLoop):
         if call is not None:
             call.tasks += 1
             task.lockstep_call = call
+            if call.is_lifespan:
+                task.add_done_callback(self.background_ended)
         return task
 
 
@@ -1412,7 +1414,7 @@ class Call(Raises):
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "first", "started", "forgotten", "session", "reached", "__weakref__")
+                 "first", "started", "forgotten", "is_lifespan", "session", "reached", "__weakref__")
 
     def __init__(self, ident, session, first):
         Raises.__init__(self)
@@ -1428,6 +1430,7 @@ class Call(Raises):
         self.credit = 0
         self.started = False
         self.forgotten = False
+        self.is_lifespan = False
         self.session = session
         self.reached = set()  # blocks of the app's code
 
@@ -1608,6 +1611,7 @@ class Session:
         self.clock = Clock()
         self.loop = LockstepLoop(self.selector, self.clock)
         self.loop.default_exception_handler = self.unhandled
+        self.loop.background_ended = self.background_ended
         if self.real:
             self.loop.time = time.monotonic
             self.clock.start_ns = 0
@@ -1952,6 +1956,17 @@ class Session:
             call.add_raised(leaf(exc))
             call.tell_handled()
 
+    def background_ended(self, task):
+        """A task that the lifespan started has ended.  Where it failed, something may wait for that."""
+        if getattr(task, "_log_traceback", False) and not self.stopping:
+            self.loop.call_soon(self.loop.call_soon, self.tell_background, task)
+
+    def tell_background(self, task):
+        """Tells of a background task that failed while nothing waits for it: its work is not done any more."""
+        if task._log_traceback:
+            task._log_traceback = False
+            self.events.append(("unhandled", task.lockstep_call.id) + failure(task._exception)[:3])
+
     def watch_threads(self):
         """Tells of an exception that ends a thread, as of the call that started the thread."""
         start, report = threading.Thread.start, threading.excepthook
@@ -2005,7 +2020,7 @@ class Session:
                 if self.chance.name is not None:
                     self.chance.sow(command[1])
             elif name == "look":
-                self.leftovers.look(command[1])
+                self.look_for_leftovers(self.leftovers.look, command[1])
             elif name == "stop":
                 self.stopping = True
                 self.stopped.set_result(None)
@@ -2023,8 +2038,9 @@ class Session:
             else:
                 scope["state"] = {**self.state, **state}
         if self.leftovers is not None:
-            self.leftovers.begin(ident, scope)
+            self.look_for_leftovers(self.leftovers.begin, ident, scope)
         call = self.calls[ident] = Call(ident, self, first)
+        call.is_lifespan = scope.get("type") == "lifespan"
         token = current_call.set(call)
         try:
             call.task = self.loop.create_task(call.run(self.app, scope, self.finished))
@@ -2037,6 +2053,13 @@ class Session:
             self.over.append(call)
         if call.tasks > 1:
             self.ended.append(call)
+
+    def look_for_leftovers(self, function, *args):
+        """Calls a function that looks at objects of the app, which may fail in any way."""
+        try:
+            function(*args)
+        except Exception as exc:
+            self.note("what the app keeps of its clients cannot be seen", type(exc).__name__)
 
     def find_over(self, ident):
         """The call that is over, if something still holds it."""

@@ -78,7 +78,9 @@ pub(super) fn errors<'a>(reading: &'a Exchange<'_>) -> impl Iterator<Item = Viol
 fn unhandled(reading: &Exchange<'_>, exception: &Exception, message: &str) -> Violation {
     let function = exception.place.iter().map(|place| format!(" in {}", place.function)).collect::<String>();
     let key = format!("unhandled {}{function}", exception.type_name);
-    let message = format!("logged as an error, and handled nowhere in the application: {message}");
+    let place = exception.place.as_ref().map(ToString::to_string).filter(|place| !message.contains(place));
+    let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+    let message = format!("logged as an error, and handled nowhere in the application: {message}{place}");
     Violation { exception: Some(exception.clone()), ..reading.violation(key, message) }
 }
 
