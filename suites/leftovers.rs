@@ -201,7 +201,7 @@ fn a_lock_that_a_client_kept_is_found() {
     let options = [&options[..], &["--faults", "edge"]].concat();
     let kept = LOCKED.replace("TAKE", "await lock.acquire()").replace("LEAVE", "lock.release()");
     let (_directory, code, told, _) = hunt(&kept, &options);
-    assert!(code == Some(1) && told.contains("hang: hang on GET /work"), "{told}");
+    assert!(code == Some(1) && told.contains("bounded_wait: the answer to the request on GET /work"), "{told}");
     assert!(!told.contains("seen again only in a process that had served other cases"), "{told}");
     let freed = LOCKED
         .replace("TAKE", "async with lock:")

@@ -107,12 +107,13 @@ async fn look_for_leftovers(recorder: &Recorder, target: &dyn Target) {
     }
     let mut pause = LEFTOVER_TIME;
     loop {
-        let left = target.left_behind(recorder);
-        if left.is_empty() {
+        let is_last = pause > LEFTOVER_TIME_MAX;
+        let left = target.left_behind(recorder, is_last);
+        if left.found.is_empty() {
             return;
         }
-        if pause > LEFTOVER_TIME_MAX {
-            for (scribe, leftover) in left {
+        if is_last || left.is_known {
+            for (scribe, leftover) in left.found {
                 scribe.record(Actor::Application, EventKind::LeftBehind(leftover));
             }
             return;

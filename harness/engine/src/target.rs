@@ -101,6 +101,16 @@ pub enum BudgetLeft {
     Reserve,
 }
 
+/// What an application holds of clients that are gone, where there is something of each of several; nothing where the target
+/// cannot tell.
+#[derive(Debug, Default)]
+pub struct LeftBehind {
+    /// Each with the exchange of the last of its clients.
+    pub found: Vec<(ExchangeRecorder, Leftover)>,
+    /// Whether an earlier run has shown of all of it that it stays, so that it need not be given time to go.
+    pub is_known: bool,
+}
+
 /// The host that a target in memory is called by.
 pub const IN_MEMORY: &str = "relapse.test";
 
@@ -174,10 +184,9 @@ pub trait Target: fmt::Debug + Sync {
     /// The connections and sessions that it holds now; `None` where it cannot tell.
     fn residue(&self) -> Option<Leftovers>;
 
-    /// What its application holds of clients of a run that are gone, where there is something of each of several; each with
-    /// the exchange of the last client. Nothing where it cannot tell.
-    fn left_behind(&self, _run: &Recorder) -> Vec<(ExchangeRecorder, Leftover)> {
-        Vec::new()
+    /// What its application holds of clients of a run that are gone. The last time that a run asks, it is remembered.
+    fn left_behind(&self, _run: &Recorder, _is_last: bool) -> LeftBehind {
+        LeftBehind::default()
     }
 
     /// Ends whatever a case left behind, so that it does not count as the next one's.

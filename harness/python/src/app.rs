@@ -13,7 +13,7 @@ use relapse::targets::connections::Connections;
 use relapse::{
     note::Note,
     service_file::{ServiceFile, Tokens},
-    target::{Capabilities, ProcessControl, Renewal, Target},
+    target::{Capabilities, LeftBehind, ProcessControl, Renewal, Target},
 };
 use relapse_core::{
     client::credential::{Credential, Form, Presented},
@@ -24,7 +24,7 @@ use relapse_core::{
     record::{
         code::Blocks,
         service::{Service, TargetKind},
-        transcript::{EventKind, Leftover, Leftovers, Level, PROCESS, Transcript},
+        transcript::{EventKind, Leftovers, Level, PROCESS, Transcript},
     },
 };
 use relapse_simulate::{
@@ -272,9 +272,9 @@ impl Target for Python {
         Some(Leftovers { connections: *self.connections.served().borrow(), sessions: 0 })
     }
 
-    fn left_behind(&self, run: &Recorder) -> Vec<(ExchangeRecorder, Leftover)> {
+    fn left_behind(&self, run: &Recorder, is_last: bool) -> LeftBehind {
         let interpreter = self.process().as_ref().map(|process| Arc::clone(&process.interpreter));
-        interpreter.map_or_else(Vec::new, |interpreter| interpreter.left_behind(run))
+        interpreter.map(|interpreter| interpreter.left_behind(run, is_last)).unwrap_or_default()
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {

@@ -496,7 +496,7 @@ pub const PROCESS: usize = usize::MAX;
 pub const KEPT_LOOP: &str = "the application kept its event loop to itself";
 
 /// How an application holds something of clients that are gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Held {
     /// A task for each of them runs on.
     Task,

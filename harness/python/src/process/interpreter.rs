@@ -26,6 +26,7 @@ use super::{
 use relapse::{
     note::Note,
     route::{Parameter, Route, RouteSource, RouteTrouble},
+    target::LeftBehind,
 };
 use relapse_core::{
     asgi::{
@@ -235,6 +236,8 @@ struct RunningCalls {
     lifespan: Option<i64>,
     /// What the application was seen to hold of calls that are over.
     held: Vec<HeldOfCalls>,
+    /// What it was seen to hold in an earlier run, until nothing was waited for any more.
+    stays: BTreeSet<(Held, String)>,
 }
 
 /// Something that the application holds of calls that are over.
@@ -417,21 +420,28 @@ impl Interpreter {
         lock(&self.calls).running.contains_key(&id)
     }
 
-    /// What the application holds of clients of this run that are gone, each with the exchange of the last of them; only
-    /// where there is something of each of several.
-    pub(crate) fn left_behind(&self, run: &Recorder) -> Vec<(ExchangeRecorder, Leftover)> {
+    /// What the application holds of clients of this run that are gone; the last time, it is remembered.
+    pub(crate) fn left_behind(&self, run: &Recorder, is_last: bool) -> LeftBehind {
         let first = {
             let mut calls = lock(&self.calls);
             calls.exchanges.retain(|_, exchange| exchange.is_of(run));
             if self.clock == Clock::Real || calls.exchanges.len() < CLIENTS_MIN {
-                return Vec::new();
+                return LeftBehind::default();
             }
             calls.exchanges.keys().next().copied().unwrap_or(0)
         };
         self.tell(vec![command("look", first, [])]);
         let mut calls = lock(&self.calls);
         let held = std::mem::take(&mut calls.held);
-        held.into_iter().filter_map(|held| Some((calls.exchanges.get(&held.last)?.clone(), held.leftover))).collect()
+        let found = held.into_iter().filter_map(|held| Some((calls.exchanges.get(&held.last)?.clone(), held.leftover)));
+        let found: Vec<(ExchangeRecorder, Leftover)> = found.collect();
+        let names = found.iter().map(|(_, leftover)| (leftover.held, leftover.name.clone()));
+        if is_last {
+            calls.stays.extend(names);
+            return LeftBehind { found, is_known: true };
+        }
+        let is_known = names.into_iter().all(|name| calls.stays.contains(&name));
+        LeftBehind { found, is_known }
     }
 
     /// Serves a call that is over when it next asks for something.

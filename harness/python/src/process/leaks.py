@@ -102,7 +102,8 @@ class Leftovers:
 
     def left(self, over):
         """Of which of these calls anything is there: a task, the call itself, or what was made in it."""
-        found = {number for number, ref in self.session.kept.items() if ref() is not None}
+        # What a collection of garbage frees goes from the dictionary at once; a copy is made between two.
+        found = {number for number, ref in self.session.kept.copy().items() if ref() is not None}
         found.update(number for number, ref in self.made if ref() is not None)
         found.update(call.id for call, _ in self.running())
         return found & over
@@ -196,7 +197,7 @@ class Leftovers:
     def objects(self, over):
         """The variables that lead to something of several calls."""
         targets = {}
-        for number, ref in [*self.session.kept.items(), *self.made]:
+        for number, ref in [*self.session.kept.copy().items(), *self.made]:
             target = ref()
             if target is not None and number in over:
                 targets[id(target)] = (number, target)
