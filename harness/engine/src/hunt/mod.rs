@@ -911,6 +911,7 @@ impl<'h> Worker<'h> {
                 }
                 Ok(played) => played,
             };
+            let played = self.unhidden(&drawn, (number, effort), played, (&first, &known));
             looked.insert(number);
             for Complaint { key, .. } in complaints(&hunt.ground, &played) {
                 if known.iter().any(|known: &FindingKey| known.may_be(&key)) {
@@ -939,6 +940,29 @@ impl<'h> Worker<'h> {
             }
         }
         Ok(Campaign { reached, found, unfinished })
+    }
+
+    /// The run of a case, counted from 0: another one in a process that has served no client, where what earlier cases have
+    /// left behind hides a finding in this one that is not known.
+    fn unhidden(
+        &self,
+        drawn: &GeneratedCase,
+        (number, effort): (u64, Effort),
+        played: Played,
+        (first, known): (&BTreeMap<FindingKey, First>, &BTreeSet<FindingKey>),
+    ) -> Played {
+        let is_new = |key: &FindingKey| !known.iter().any(|known| known.may_be(key));
+        let wanted = first.iter().filter(|(key, first)| first.number == number && is_new(key));
+        let wanted: Vec<&FindingKey> = wanted.map(|(key, _)| key).collect();
+        let lacks = |played: &Played| wanted.iter().any(|key| !complains(&self.hunt.ground, played, key));
+        let owned = self.owned().filter(|owned| effort == Effort::Shrink && owned.can_renew());
+        match owned.filter(|_| lacks(&played)) {
+            Some(owned) => {
+                let fresh = self.play_anew(owned, drawn, self.hunt.seed_of(number)).ok();
+                fresh.filter(|fresh| !lacks(fresh)).unwrap_or(played)
+            }
+            None => played,
+        }
     }
 
     /// The first run of these findings, where another one would really take long: an app in virtual time that keeps its

@@ -27,7 +27,8 @@ CALLS = 4096  # whose requests are remembered
 MADE = 4096  # objects that are remembered without a look at who is still there
 AWAITS = 20  # coroutines that a task is in, one waiting for the next
 KEYS = 1000  # of a dictionary that had them before any client came
-FRUITLESS = 8  # walks in a row that led to nothing, after which only some are made
+WAYS = 3  # walks for one look, each without the variables that led to few
+FRUITLESS = 8  # looks in a row whose walks led to nothing, after which only some are made
 SOME = 64  # every so many
 LOCKS = (asyncio.Queue, asyncio.Event, asyncio.Lock, asyncio.Condition, asyncio.Semaphore)
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
@@ -206,17 +207,24 @@ class Leftovers:
         self.walks += 1
         if self.fruitless >= FRUITLESS and self.walks % SOME:
             return
-        found = {}
-        for number, (module, name) in self.walk(targets):
-            found.setdefault((module.__name__, name), (module, set()))[1].add(number)
+        found, passed = {}, set()
+        for _ in range(WAYS):
+            for number, (module, name) in self.walk(targets, passed):
+                found.setdefault((module.__name__, name), (module, set()))[1].add(number)
+            # A variable with the latest client hides another one with all of them.
+            few = {(module, name.partition(".")[0]) for (module, name), (_, numbers) in found.items()
+                   if len(numbers) < LEAST}
+            if few <= passed:
+                break
+            passed |= few
         found = {key: value for key, value in found.items() if len(value[1]) >= LEAST}
         self.fruitless = 0 if found else self.fruitless + 1
         for (_, name), (module, numbers) in found.items():
             yield name, self.place(module, name), sorted(numbers)
 
-    def walk(self, targets):
-        """Goes from the app's variables along all references, the nearest first; the targets that
-        it comes to, with the variable."""
+    def walk(self, targets, passed):
+        """Goes from the app's variables, but for those that are passed over, along all references, the
+        nearest first; the targets that it comes to, with the variable."""
         session = self.session
         seen = {id(vars(module)) for module in list(sys.modules.values()) if isinstance(module, types.ModuleType)}
         for value in (session, session.loop, session.events, session.calls, session.selector, self):
@@ -224,7 +232,8 @@ class Leftovers:
         queue, parents = deque(), {}
         for module in self.own_modules():
             for name, value in list(vars(module).items()):
-                if not name.startswith("__") and id(value) not in seen:
+                is_passed = name.startswith("__") or (module.__name__, name) in passed
+                if not is_passed and id(value) not in seen:
                     seen.add(id(value))
                     parents[id(value)] = ((module, name), value)
                     queue.append(value)
