@@ -215,7 +215,7 @@ impl Mangler {
         };
         let whose = if self.direction == Direction::ToServer { "client" } else { "server" };
         let message = format!("a message of the {whose} {why}: no fault acts on its frames from here on");
-        self.scribe.record(Actor::Edge, EventKind::Logged { level: Level::Warning, message });
+        self.scribe.record(Actor::Edge, EventKind::Logged { level: Level::Warning, message, unhandled: None });
     }
 
     fn take(&mut self, passing: PassingFrame, there: &mut DelayedBytes) -> Option<(usize, CloseCode, String)> {
