@@ -181,6 +181,23 @@ fn a_table_and_exit_codes_say_the_same() {
     }
 }
 
+/// A mistake of a library stands in the file of the service, and is no false finding.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_known_finding_on_a_fix_is_not_false() {
+    let corpus = tempfile::tempdir().unwrap();
+    put(corpus.path(), "a_known", "KeyError", [FAILS, FAILS]);
+    let file = corpus.path().join("a_known/mistake.toml");
+    let known = "[[known]]\nkey = \"no_server_error\"\nreason = \"Library 1.0 fails here.\"\n";
+    fs::write(&file, format!("{}\n{known}", fs::read_to_string(&file).unwrap())).unwrap();
+    let output = hunt(corpus.path(), &["--cases", "40", "--format", "json"]);
+    let told = document(&output);
+    let service = service(&told, "a_known");
+    let count = |key: &str| service[key].as_array().unwrap().len();
+    assert_eq!((count("false_findings"), count("known_findings")), (0, 1), "{told:#}");
+    assert_eq!(output.status.code(), Some(0), "{told:#}");
+}
+
 /// Whatever cannot be hunted on is told with its place, and the rest is hunted on.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

@@ -24,6 +24,7 @@ mod judgement; // what must not be taken for good
 mod leftovers; // what apps keep of clients that are gone
 mod lifespan; // the start and the end of a process
 mod messages; // what the backend answers
+mod mixups; // what a client gets that is not its own
 mod mutations; // each check, defect and repair, taken away, turns a case red
 mod plans; // whatever clients do and whatever fails
 mod properties; // whatever a client may write

@@ -22,7 +22,7 @@ use crate::{
         ProgressReport, complain_about, complain_of_one, in_words, note, print_page, progress, reason, tell_progress,
         width,
     },
-    report::corpus::{CorpusFinding, CorpusReport, FoundMistake, OnMistake, ServiceReport},
+    report::corpus::{CorpusFinding, CorpusReport, FoundMistake, OnFix, OnMistake, ServiceReport},
     reproducers::Reproducers,
     target::{TargetSpec, profiles_in_front},
 };
@@ -157,7 +157,7 @@ impl ServiceHunt<'_> {
             route: finding.route.as_ref().map(ToString::to_string),
             symptom: finding.symptoms(),
             on_mistake: self.hunt(CorpusVersion::Mistaken).map(|hunted| self.on_mistake(&hunted)),
-            on_fix: self.hunt(CorpusVersion::Repaired).map(|hunted| self.findings(&hunted, |_| true)),
+            on_fix: self.hunt(CorpusVersion::Repaired).map(|hunted| self.on_fix(&hunted)),
         }
     }
 
@@ -226,6 +226,12 @@ impl ServiceHunt<'_> {
             }
         });
         OnMistake { found, others: self.findings(hunted, |found| !expected.is(found)) }
+    }
+
+    fn on_fix(&self, hunted: &VersionHunt) -> OnFix {
+        let is_known = |found: &Found| self.service.known.iter().any(|known| known.is(&found.key, &found.message));
+        let known = hunted.found.iter().filter(|found| is_known(found)).map(|found| self.finding(&hunted.args, found));
+        OnFix { known: known.collect(), false_findings: self.findings(hunted, |found| !is_known(found)) }
     }
 
     /// The findings of a hunt that are to be listed.

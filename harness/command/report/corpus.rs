@@ -45,8 +45,17 @@ pub struct ServiceReport {
     pub symptom: String,
     /// The hunt on the service with its mistake, or why there was none.
     pub on_mistake: Result<OnMistake, String>,
-    /// The findings on the repaired service, all of which are false, or why there was no hunt.
-    pub on_fix: Result<Vec<CorpusFinding>, String>,
+    /// The findings on the repaired service, or why there was no hunt.
+    pub on_fix: Result<OnFix, String>,
+}
+
+/// The findings on a repaired service.
+#[derive(Debug)]
+pub struct OnFix {
+    /// Those that are false.
+    pub false_findings: Vec<CorpusFinding>,
+    /// Those that are known to be right, because they show a mistake of a library.
+    pub known: Vec<CorpusFinding>,
 }
 
 /// The findings on a service with its mistake.
@@ -129,7 +138,11 @@ impl ServiceReport {
     }
 
     fn false_findings(&self) -> &[CorpusFinding] {
-        self.on_fix.as_ref().map_or(&[], Vec::as_slice)
+        self.on_fix.as_ref().map_or(&[], |hunted| &hunted.false_findings)
+    }
+
+    fn known(&self) -> &[CorpusFinding] {
+        self.on_fix.as_ref().map_or(&[], |hunted| &hunted.known)
     }
 
     /// Why a version was not hunted on.
@@ -189,6 +202,7 @@ impl ServiceReport {
             "service": self.service, "mistake": self.mistake, "source": self.source, "route": self.route,
             "symptom": self.symptom, "result": self.result().replace(' ', "-"), "found": found,
             "others": findings(self.others()), "false_findings": findings(self.false_findings()),
+            "known_findings": findings(self.known()),
             "not_tried": self.troubles().map(|(file, why)| json!({ "file": file, "why": why })).collect::<Vec<_>>(),
         })
     }
@@ -236,6 +250,8 @@ pub fn render(report: &CorpusReport, width: usize) -> String {
     list(&mut text, "other findings on the services with their mistakes", others);
     let false_findings = report.services.iter().map(|service| (service, service.false_findings()));
     list(&mut text, "false findings on the fixes", false_findings);
+    let known = report.services.iter().map(|service| (service, service.known()));
+    list(&mut text, "mistakes of libraries found on the fixes", known);
     report.services.iter().for_each(|service| text.push_str(&service.page_of_troubles()));
     let broken = report.broken.len();
     let broken = if broken > 0 { format!("; {broken} not read") } else { String::new() };

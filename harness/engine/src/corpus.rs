@@ -50,6 +50,20 @@ pub struct CorpusService {
     pub trigger: String,
     /// The finding that shows it.
     pub finding: ExpectedFinding,
+    /// Findings on both versions that are right.
+    pub known: Vec<KnownFinding>,
+}
+
+/// A finding that is right on both versions, because it shows a mistake of a library that they use.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownFinding {
+    /// The class or check that sees it, with its subject if it has one: `legal_close` or `legal_close: reason`.
+    pub key: String,
+    /// A text in its message; `None` for any.
+    pub message: Option<String>,
+    /// The mistake of the library in one sentence, with its version.
+    pub reason: String,
 }
 
 /// A version of a service.
@@ -99,13 +113,16 @@ pub struct SeenSymptom {
     checks: &'static [&'static str],
 }
 
+/// The checks for what a client gets and should not.
+const WRONG_DATA: &[&str] = &["isolation", "own_state", "answers_agree", "delivered_once"];
+
 /// The symptoms without an exception.
 const SYMPTOMS: [SeenSymptom; 5] = [
     SeenSymptom { name: "hang", classes: &[Class::Hang], checks: &["bounded_wait"] },
     SeenSymptom { name: "no answer", classes: &[Class::NoAnswer], checks: &["answered"] },
     SeenSymptom { name: "drop", classes: &[Class::Dropped], checks: &["no_drop", "body_complete"] },
     SeenSymptom { name: "leak", classes: &[], checks: &["no_residue", "handler_ends"] },
-    SeenSymptom { name: "wrong data", classes: &[Class::WronglyAdmitted], checks: &["isolation"] },
+    SeenSymptom { name: "wrong data", classes: &[Class::WronglyAdmitted], checks: WRONG_DATA },
 ];
 
 /// A `mistake.toml`.
@@ -117,6 +134,8 @@ struct MistakeFile {
     requirements: Option<Spanned<String>>,
     trigger: String,
     finding: ExpectedFinding,
+    #[serde(default)]
+    known: Vec<KnownFinding>,
 }
 
 impl Corpus {
@@ -181,8 +200,8 @@ impl CorpusService {
         let file: MistakeFile = toml::from_str(&text).map_err(|error| Error::toml(&path, &text, &error))?;
         let requirements = file.requirements.map(|set| whole_name(&path, &text, &set)).transpose()?;
         let (name, directory) = (name.to_owned(), directory.to_owned());
-        let MistakeFile { mistake, source, trigger, finding, .. } = file;
-        let service = CorpusService { name, directory, requirements, mistake, source, trigger, finding };
+        let MistakeFile { mistake, source, trigger, finding, known, .. } = file;
+        let service = CorpusService { name, directory, requirements, mistake, source, trigger, finding, known };
         for version in CorpusVersion::ALL {
             let file = service.file(version);
             if !file.is_file() {
@@ -208,6 +227,16 @@ fn whole_name(path: &str, text: &str, set: &Spanned<String>) -> Result<String, E
     let known = requirements().filter_map(|(known, _)| known.strip_prefix(SETS));
     let message = format!("there is no requirement set `{name}` for services");
     Err(Error::at(path, text, set.span(), message, did_you_mean(name, known)))
+}
+
+impl KnownFinding {
+    /// Whether a hunt's finding with this key and message is this one.
+    pub fn is(&self, key: &FindingKey, message: &str) -> bool {
+        let rest = key.to_string();
+        let rest = rest.strip_prefix(&self.key);
+        let is_key = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':']));
+        is_key && self.message.as_ref().is_none_or(|text| message.contains(text))
+    }
 }
 
 impl ExpectedFinding {
@@ -365,7 +394,7 @@ mod tests {
     };
     use rstest::rstest;
 
-    use super::{ExpectedFinding, SYMPTOMS};
+    use super::{ExpectedFinding, KnownFinding, SYMPTOMS};
 
     fn expected(text: &str) -> ExpectedFinding {
         toml::from_str(text).unwrap()
@@ -432,6 +461,28 @@ mod tests {
         };
         assert!(visits(&[]) && visits(&["GET /", "ws:/play"]));
         assert!(!visits(&["GET /", "ws:/plays"]));
+    }
+
+    #[rstest]
+    #[case::check("legal_close", None, true)]
+    #[case::subject("legal_close: reason", Some("9022 bytes"), true)]
+    #[case::another_subject("legal_close: code", None, false)]
+    #[case::half_a_word("legal", None, false)]
+    #[case::another_message("legal_close", Some("of 124 bytes"), false)]
+    fn a_known_finding_is_told_by_key_and_message(
+        #[case] key: &str,
+        #[case] message: Option<&str>,
+        #[case] is_known: bool,
+    ) {
+        let known = KnownFinding { key: key.to_owned(), message: message.map(str::to_owned), reason: String::new() };
+        let site = FindingSite { route: Some("ws:/graphql".to_owned()), exception: None };
+        let rule = Rule::Check("legal_close");
+        let found = FindingKey { rule, subject: Some("reason".to_owned()), site: Some(site) };
+        assert_eq!(
+            known.is(&found, "the application closed with a reason of 9022 bytes; 123 fit"),
+            is_known,
+            "{found}"
+        );
     }
 
     #[rstest]

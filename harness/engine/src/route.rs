@@ -38,7 +38,7 @@ pub struct Route {
     pub offers: Vec<String>,
     /// The subprotocols that its code or its library knows.
     pub subprotocols: Vec<String>,
-    /// Messages that a client sent there.
+    /// Messages that a client sent there; of HTTP, further bodies that it takes.
     pub messages: Vec<String>,
     /// Words from its code: names of parameters, keys of messages, values.
     pub words: Vec<String>,

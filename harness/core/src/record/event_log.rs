@@ -238,6 +238,7 @@ fn role(what: &EventKind) -> Role {
         | EventKind::OnConnectionOf { .. }
         | EventKind::BodyTimed(_)
         | EventKind::BodyLate { .. }
+        | EventKind::BodySent { .. }
         | EventKind::BodyCutShort { .. }
         | EventKind::AwaitedCame { .. }
         | EventKind::AwaitedNeverCame { .. }

@@ -189,6 +189,13 @@ pub enum EventKind {
         /// The time that it took; `None` where it had not come when the client stopped reading.
         took: Option<Duration>,
     },
+    /// The client wrote the body of its request.
+    BodySent {
+        /// Equal bodies have equal ones.
+        digest: u64,
+        /// Whether it came in pieces, with pauses between them.
+        is_in_pieces: bool,
+    },
     /// The client sent a part of the request's body only.
     BodyCutShort {
         /// The bytes that it sent.
@@ -364,6 +371,7 @@ macro_rules! step_event {
             | $crate::record::transcript::EventKind::OnConnectionOf { .. }
             | $crate::record::transcript::EventKind::BodyTimed(_)
             | $crate::record::transcript::EventKind::BodyLate { .. }
+            | $crate::record::transcript::EventKind::BodySent { .. }
             | $crate::record::transcript::EventKind::BodyCutShort { .. }
             | $crate::record::transcript::EventKind::AwaitedCame { .. }
             | $crate::record::transcript::EventKind::AwaitedNeverCame { .. }
@@ -532,6 +540,10 @@ impl fmt::Display for Leftover {
         }
     }
 }
+
+/// How a log record begins that says that instances of a class share what one of them has changed. Then come the attribute,
+/// a colon, and the texts in it as a list in JSON.
+pub const SHARED_STATE: &str = "all instances share ";
 
 /// The connections and sessions that a target still holds once every client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -136,6 +137,10 @@ impl<'a> ClientConnection<'a> {
         match slices {
             None => self.wire.outgoing.append(&mut bytes),
             Some(slices) => write_slices(&mut self.wire, &bytes, slices, asked.limit).await,
+        }
+        if !body.is_empty() {
+            let is_in_pieces = slices.is_some_and(|slices| slices.bytes * 2 <= body.len());
+            asked.record(EventKind::BodySent { digest: digest(body), is_in_pieces });
         }
         if sent < body.len() {
             asked.record(EventKind::BodyCutShort { sent, whole: body.len() });
@@ -337,6 +342,13 @@ impl<'a> ClientConnection<'a> {
             asked.record(EventKind::BodyLate { part: BodyPart::Next, limit, took: Some(took) });
         }
     }
+}
+
+/// A number that is equal for equal bodies.
+fn digest(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Follows when the bytes of a body come.

@@ -7,6 +7,7 @@ mod external;
 mod generate;
 mod ground;
 mod promised;
+mod repeats;
 mod reproducer;
 mod routes;
 mod shrink;

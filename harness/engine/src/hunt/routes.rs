@@ -133,6 +133,9 @@ fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
         if !route.full_body.is_empty() && choices.fork("full body").happens(1, 3) {
             route.give_body(&mut request, &route.full_body);
         }
+        if !route.messages.is_empty() && choices.fork("other body").happens(1, 2) {
+            route.give_body(&mut request, &choices.fork("which body").one(&route.messages));
+        }
         if choices.fork("odd body").happens(1, 2) {
             spoil_body(choices.fork("body"), route, &mut request);
         }

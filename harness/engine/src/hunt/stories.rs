@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     generate::{millis, step},
+    repeats,
     routes::{message, odd, spoilt_message},
 };
 use crate::route::{Parameter, Route, push_query};
@@ -26,22 +27,36 @@ const ROUNDS: usize = 3;
 const NAMES: [&str; 3] = ["ann", "ben", "cat"];
 
 /// The name of the one that only makes plain requests.
-const BYSTANDER: &str = "dan";
+pub(super) const BYSTANDER: &str = "dan";
 
 /// Under which names an answer may tell of what it is about, where it does not use the name that a later request needs.
 const OTHER_NAMES: &str = "id|uuid|key|token|slug|name|code|location";
 
 /// Draws the visits of a story; `None` where the routes allow none.
 pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
-    let kinds =
-        [(6, "chain", "chain"), (4, "meeting", "meeting"), (1, "rounds", "rounds"), (1, "successor", "successor")];
-    choices.fork("kind").ranked(kinds).into_iter().find_map(|kind| {
+    let kinds = [
+        (6, "chain"),
+        (4, "meeting"),
+        (1, "rounds"),
+        (1, "successor"),
+        (1, "in pieces"),
+        (1, "at once"),
+        (1, "twice"),
+        (1, "twins"),
+    ];
+    let kinds = choices.fork("kind").ranked(kinds.map(|(weight, kind)| (weight, kind, kind)));
+    let [first, second, _] = NAMES;
+    kinds.into_iter().find_map(|kind| {
         let choices = choices.fork(kind);
         match kind {
             "chain" => chain(choices, routes),
             "meeting" => meeting(choices, routes),
             "successor" => successor(choices, routes),
-            _ => rounds(choices, routes),
+            "rounds" => rounds(choices, routes),
+            "in pieces" => repeats::in_pieces(choices, routes),
+            "at once" => repeats::at_once(choices, routes, [first, second]),
+            "twice" => repeats::twice(choices, routes, [first, second]),
+            _ => repeats::twins(choices, routes),
         }
     })
 }
@@ -70,12 +85,12 @@ fn chain(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
 }
 
 /// The method with which a route makes something.
-fn making_method(route: &Route) -> Option<&str> {
+pub(super) fn making_method(route: &Route) -> Option<&str> {
     route.methods.iter().map(String::as_str).find(|method| route.has_body(method))
 }
 
 /// How likely one route is about what another one makes: their paths begin alike.
-fn kinship(maker: &Route, other: &Route) -> u32 {
+pub(super) fn kinship(maker: &Route, other: &Route) -> u32 {
     let start = |route: &Route| route.path.split('/').find(|part| !part.is_empty()).map(str::to_owned);
     match start(maker) == start(other) {
         true => 6,
@@ -85,7 +100,7 @@ fn kinship(maker: &Route, other: &Route) -> u32 {
 }
 
 /// A request that should make something: with what it must have, with everything, or with other values of the same types.
-fn making_request(choices: Choices, route: &Route) -> Option<Request> {
+pub(super) fn making_request(choices: Choices, route: &Route) -> Option<Request> {
     Some(request_with_body(choices, route, making_method(route)?))
 }
 
@@ -155,13 +170,18 @@ pub(super) fn varied(choices: Choices, value: Json) -> Json {
 }
 
 /// A place for a value of the answer to an earlier request.
-fn placeholder(source: usize, name: &str) -> String {
+pub(super) fn placeholder(source: usize, name: &str) -> String {
     let name: String =
         name.chars().filter(|&character| character.is_ascii_alphanumeric() || character == '_').collect();
     match name.as_str() {
-        "" => format!("{{{source}.{OTHER_NAMES}}}"),
-        name => format!("{{{source}.{name}|{OTHER_NAMES}}}"),
+        "" => placeholder_of(source, OTHER_NAMES),
+        name => placeholder_of(source, &format!("{name}|{OTHER_NAMES}")),
     }
+}
+
+/// A place for the value of the answer to an earlier request that has one of these names.
+pub(super) fn placeholder_of(source: usize, names: &str) -> String {
+    format!("{{{source}.{names}}}")
 }
 
 /// A visit to a route, with values of an earlier answer.
@@ -336,7 +356,7 @@ fn said(choices: Choices, route: &Route) -> Vec<Action> {
 }
 
 /// A request that a route should serve, with everything that it takes or with as little as possible.
-fn plain_request(choices: Choices, route: &Route) -> Request {
+pub(super) fn plain_request(choices: Choices, route: &Route) -> Request {
     let method = choices.fork("method").pick(route.methods.iter().map(|method| (1, method, method.as_str())));
     let mut request = route.good_request(method.unwrap_or("GET"));
     if !request.body.is_empty() && !route.full_body.is_empty() && choices.fork("is full").happens(1, 2) {
@@ -346,6 +366,6 @@ fn plain_request(choices: Choices, route: &Route) -> Request {
 }
 
 /// A visit in which a client does one thing.
-fn act(name: &str, act: Action) -> Vec<Step> {
+pub(super) fn act(name: &str, act: Action) -> Vec<Step> {
     vec![Step { client: Some(ClientName(name.to_owned())), ..step(act) }]
 }

@@ -40,6 +40,7 @@ const PARTS: &[(&str, &str)] = &[
     ("routes/litestar.py", include_str!("routes/litestar.py")),
     ("routes/mcp.py", include_str!("routes/mcp.py")),
     ("routes/reading.py", include_str!("routes/reading.py")),
+    ("routes/shared.py", include_str!("routes/shared.py")),
     ("routes/socketio.py", include_str!("routes/socketio.py")),
     ("routes/starlette.py", include_str!("routes/starlette.py")),
     ("routes/werkzeug.py", include_str!("routes/werkzeug.py")),

@@ -8,7 +8,7 @@ module in `routes/` knows one framework: `knows(app)` says whether an app is one
 import inspect
 import types
 
-from . import channels, django, documented, graphql, litestar, mcp, socketio, starlette, werkzeug
+from . import channels, django, documented, graphql, litestar, mcp, shared, socketio, starlette, werkzeug
 from .code import (
     followed, function_of, functions_of, globals_of, handler_of, is_own, is_word, module_texts, texts_of)
 from .entry import add_code, add_middleware, add_parameter, new_entry, paths_in

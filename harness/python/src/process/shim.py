@@ -1275,7 +1275,7 @@ class LockstepLoop(asyncio.SelectorEventLoop):
         if call is not None:
             call.tasks += 1
             task.lockstep_call = call
-            if call.is_lifespan:
+            if call.kind == "lifespan":
                 task.add_done_callback(self.background_ended)
         return task
 
@@ -1414,11 +1414,12 @@ class Call(Raises):
     """One run of the app, with the receive and the send it was given."""
 
     __slots__ = ("id", "loop", "events", "task", "tasks", "receives", "sends", "inbox", "credit",
-                 "first", "started", "forgotten", "is_lifespan", "session", "reached", "__weakref__")
+                 "first", "kind", "started", "forgotten", "session", "reached", "__weakref__")
 
     def __init__(self, ident, session, first):
         Raises.__init__(self)
         self.first = first  # event, which the first receive() gives
+        self.kind = None  # of its scope
         self.id = ident
         self.loop = session.loop
         self.events = session.events
@@ -1430,7 +1431,6 @@ class Call(Raises):
         self.credit = 0
         self.started = False
         self.forgotten = False
-        self.is_lifespan = False
         self.session = session
         self.reached = set()  # blocks of the app's code
 
@@ -2040,7 +2040,7 @@ class Session:
         if self.leftovers is not None:
             self.look_for_leftovers(self.leftovers.begin, ident, scope)
         call = self.calls[ident] = Call(ident, self, first)
-        call.is_lifespan = scope.get("type") == "lifespan"
+        call.kind = scope.get("type")
         token = current_call.set(call)
         try:
             call.task = self.loop.create_task(call.run(self.app, scope, self.finished))
@@ -2137,13 +2137,31 @@ def introduce(settings):
     return asgi3(app), reply
 
 
+class SharedState:
+    """Tells that instances of a class share what one of them changed."""
+
+    @staticmethod
+    def call():
+        """The call that runs, which may tell it."""
+        call = current_call.get()
+        return None if call is None or call.forgotten else call
+
+    def __call__(self, call, title, texts):
+        call.report("log", logging.WARNING, "relapse", f"all instances share {title}: {texts}", None)
+
+
 def learn_routes(app):
-    """The routes of the app, guesses, and what went wrong; no failure of it is the end."""
+    """The routes of the app, guesses, and what went wrong; no failure of it is the end.
+
+    From here on its objects tell what they share.
+    """
     try:
         with PartFinder():
             import relapse_routes
 
-            return plain(relapse_routes.learn(app))
+            learned = plain(relapse_routes.learn(app))
+            relapse_routes.shared.guard(SharedState())
+            return learned
     except Exception as exc:
         trouble = {"framework": "app", "place": "/", "kind": type(exc).__name__,
                    "message": render(str, exc, 500)}

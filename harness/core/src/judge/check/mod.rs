@@ -4,11 +4,13 @@
 //! its line in [`ALL`]. A service brings further ones with [`Service::checks`](crate::record::service::Service::checks).
 
 mod answered;
+mod answers_agree;
 mod asgi_conformance;
 mod body_complete;
 mod bounded_wait;
 mod class_fits_cause;
 mod control_opens;
+mod delivered_once;
 mod five_events_in_order;
 mod handler_ends;
 mod health_tells_the_truth;
@@ -25,6 +27,7 @@ mod no_residue;
 mod no_server_error;
 mod once_per_connection;
 mod opened_only_with_credential;
+mod own_state;
 mod ready_only_when_ready;
 mod recovers;
 mod retry_after_present;
@@ -243,6 +246,9 @@ pub const ALL: &[&dyn Check] = &[
     &ready_only_when_ready::CHECK,
     &recovers::CHECK,
     &isolation::CHECK,
+    &own_state::CHECK,
+    &answers_agree::CHECK,
+    &delivered_once::CHECK,
     &once_per_connection::CHECK,
     &limits_hold::CHECK,
     &no_residue::CHECK,

@@ -164,6 +164,7 @@ impl<'a> Exchange<'a> {
                 | EventKind::OnConnectionOf { .. }
                 | EventKind::BodyTimed(_)
                 | EventKind::BodyLate { .. }
+                | EventKind::BodySent { .. }
                 | EventKind::BodyCutShort { .. }
                 | EventKind::AwaitedCame { .. }
                 | EventKind::AwaitedNeverCame { .. }

@@ -20,7 +20,11 @@ LIBRARIES = os.path.dirname(os.__file__) + os.sep
 
 def is_own(code):
     """Whether code is the app's, and no library's."""
-    name = code.co_filename
+    return is_own_file(code.co_filename)
+
+
+def is_own_file(name):
+    """Whether a file is the app's, and no library's."""
     return not (name.startswith((LIBRARIES, "<")) or "site-packages" in name.split(os.sep))
 
 

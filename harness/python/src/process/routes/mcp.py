@@ -3,7 +3,9 @@
 import json
 
 from .code import is_word
+from .entry import MESSAGES
 from .examples import example
+from .reading import Shape, reads_of
 
 NAME = "mcp"
 VERSION = "2025-06-18"  # of the protocol, which all servers since understand
@@ -34,10 +36,21 @@ def learn(app, place, learner):
     for name, function, schema in tools[:1]:
         entry["full_body"] = request("tools/call", {
             "name": name, "arguments": example(schema, schema) or {}})
+    entry["messages"] = [request("tools/call", {"name": name, "arguments": arguments(function, schema)})
+                         for name, function, schema in tools[:MESSAGES]]
     functions = [function for _, function, _ in tools if function is not None]
     words = ["initialize", "jsonrpc", "method", "params", "id", "name", "arguments", *names]
     learner.read(entry, *functions, more=filter(is_word, words))
     learner.add(entry, place)
+
+
+def arguments(function, schema):
+    """Arguments of a tool: values that its code looks for, where it looks for any."""
+    values = example(schema, schema) or {}
+    shapes = {name: Shape() for name in values}
+    if function is not None:
+        reads_of(function, shapes=shapes)
+    return {name: shape.good() if shape.values or shape.held else values[name] for name, shape in shapes.items()}
 
 
 def request(method, params):

@@ -1,0 +1,233 @@
+//! What a client gets that is not its own: each app with one mistake, and the same app without it.
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::rulings::{ONE, app, relapse, run};
+
+/// A path that is answered with the token's own value a moment later, through one variable for all.
+const PROFILE: &str = r#"
+now = []
+
+async def me(scope, receive, send):
+    name = query(scope).get("name", "")
+    if name:
+        now[:] = [name]
+    await asyncio.sleep(0.02)
+    await answer(send, 200, OWN.encode())
+"#;
+
+/// Both clients ask in turn, at the same time, and in turn.
+const AT_ONCE: &str = r#"
+summary = "Each client gets its own answer."
+
+[[step]]
+as = "ann"
+request = "GET /me"
+query = "name=ann"
+
+[[step]]
+as = "ben"
+request = "GET /me"
+query = "name=ben"
+
+[[step]]
+as = "ann"
+request = "GET /me"
+query = "name=ann"
+
+[[step]]
+as = "ben"
+request = "GET /me"
+query = "name=ben"
+
+[[step]]
+as = "ann"
+request = "GET /me"
+query = "name=ann"
+answer = "later"
+
+[[step]]
+as = "ben"
+request = "GET /me"
+query = "name=ben"
+
+[[step]]
+as = "ann"
+read_answer = true
+
+[[step]]
+as = "ann"
+request = "GET /me"
+query = "name=ann"
+
+[[step]]
+as = "ben"
+request = "GET /me"
+query = "name=ben"
+
+[[step]]
+as = "ann"
+request = "GET /me"
+query = "name=ann"
+
+[[step]]
+as = "ben"
+request = "GET /me"
+query = "name=ben"
+
+[expect]
+accept = ["ok"]
+"#;
+
+/// A body that is kept, of which the first piece or all of it is read.
+const BLOB: &str = r#"
+kept = {}
+
+async def blob(scope, receive, send):
+    if scope["method"] == "GET":
+        return await answer(send, 200, kept.get("body", b""))
+    body = b""
+    while True:
+        event = await receive()
+        body += event.get("body", b"")
+        if READ:
+            break
+    kept["body"] = body
+    await answer(send, 201, SAYS)
+"#;
+
+/// A body that comes in pieces between others that come whole, each with a look at what is kept.
+fn in_pieces() -> String {
+    let mut case = "summary = \"A body means the same in pieces.\"\n".to_owned();
+    for number in 0..5 {
+        case += "\n[[step]]\nrequest = \"PUT /blob\"\nbody = \"0123456789012345678901234567890123456789\"\n";
+        case += if number == 2 { "slice_bytes = 20\nslice_pause_ms = 20\n" } else { "" };
+        case += "\n[[step]]\nrequest = \"GET /blob\"\n";
+    }
+    case + "\n[expect]\naccept = [\"ok\"]\n"
+}
+
+/// A list of those who are told what is posted.
+const NEWS: &str = r#"
+told = []
+
+async def news(scope, receive, send):
+    if scope["type"] == "http":
+        for other in list(told):
+            await say(other, "news")
+        return await answer(send, 200)
+    await opened(receive, send)
+    while (await receive())["type"] != "websocket.disconnect":
+        if MAY_BE_TOLD:
+            told.append(send)
+        await say(send, "subscribed")
+    told[:] = [other for other in told if other is not send]
+"#;
+
+/// One subscribes twice, the other once; then there is news, twice.
+const TWICE: &str = r#"
+summary = "Whoever subscribes twice is told once."
+step = [
+    { as = "ann", open = "/news" },
+    { as = "ben", open = "/news" },
+    { as = "ann", send = "subscribe" },
+    { as = "ben", send = "subscribe" },
+    { as = "ann", send = "subscribe" },
+    { as = "cat", request = "POST /news" },
+    { as = "cat", request = "POST /news" },
+]
+
+[expect]
+accept = ["ok"]
+"#;
+
+/// Each visitor has a basket, or the class has one for all; TELLS everyone what is put in.
+const BASKET: &str = r#"
+there = []
+
+class Visitor:
+    BASKET
+
+    def __init__(self):
+        OWN
+
+    async def serve(self, receive, send):
+        there.append(send)
+        await say(send, json.dumps(self.basket))
+        while (event := await receive())["type"] != "websocket.disconnect":
+            self.basket.append(event["text"])
+            for other in TELLS:
+                await say(other, json.dumps(self.basket))
+        there.remove(send)
+
+async def shop(scope, receive, send):
+    await opened(receive, send)
+    await Visitor().serve(receive, send)
+"#;
+
+/// One fills its basket while another one is there; then a third one comes.
+const SHOPPING: &str = r#"
+summary = "A basket is empty at first."
+step = [
+    { as = "ann", open = "/shop" },
+    { as = "ben", open = "/shop" },
+    { as = "ann", send = "apple" },
+    { as = "cat", open = "/shop" },
+    { as = "cat", pause_ms = 100 },
+]
+
+[expect]
+accept = ["ok"]
+"#;
+
+fn shop(held: &str, own: &str, tells: &str) -> String {
+    BASKET.replace("BASKET", held).replace("OWN", own).replace("TELLS", tells)
+}
+
+/// The checks with a finding, and the verdict.
+fn judged(functions: &str, case: &str) -> (String, Vec<String>, Value) {
+    let directory = app(functions);
+    let (_, verdict, entry) = run(directory.path(), case, &ONE);
+    let findings = entry["after"]["findings"].as_array().cloned().unwrap_or_default();
+    let checks = findings.iter().filter_map(|finding| Some(finding["check"].as_str()?.to_owned())).collect();
+    (verdict, checks, entry)
+}
+
+#[rstest]
+#[case::mixed_up(PROFILE.replace("OWN", "now[0]"), AT_ONCE.to_owned(), Some("answers_agree"))]
+#[case::own_answer(PROFILE.replace("OWN", "name"), AT_ONCE.to_owned(), None)]
+// What changes each time says nothing.
+#[case::counted(PROFILE.replace("OWN", "(now.append(1) or str(len(now)))"), AT_ONCE.to_owned(), None)]
+#[case::first_piece(BLOB.replace("READ", "True").replace("SAYS", "str(len(body)).encode()"), in_pieces(), Some("answers_agree"))]
+#[case::first_piece_is_kept(BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), in_pieces(), Some("answers_agree"))]
+#[case::whole_body(BLOB.replace("READ", "not event.get('more_body')").replace("SAYS", "str(len(body)).encode()"), in_pieces(), None)]
+#[case::subscribed_twice(NEWS.replace("MAY_BE_TOLD", "True"), TWICE.to_owned(), Some("delivered_once"))]
+#[case::subscribed_once(NEWS.replace("MAY_BE_TOLD", "send not in told"), TWICE.to_owned(), None)]
+#[case::basket_of_the_class(shop("basket = []", "pass", "[send]"), SHOPPING.to_owned(), Some("own_state"))]
+#[case::own_basket(shop("basket = []", "self.basket = []", "[send]"), SHOPPING.to_owned(), None)]
+#[case::said_to_be_of_the_class(shop("basket: 'ClassVar[list]' = []", "pass", "[send]"), SHOPPING.to_owned(), None)]
+// A basket of all is told to all.
+#[case::basket_for_all(shop("basket = []", "pass", "there"), SHOPPING.to_owned(), None)]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_client_gets_its_own_and_once(#[case] functions: String, #[case] case: String, #[case] found: Option<&str>) {
+    let (verdict, checks, entry) = judged(&functions, &case);
+    match found {
+        Some(check) => {
+            assert!(verdict == "failed" && checks.iter().any(|found| found == check), "{checks:?}: {entry:#}")
+        }
+        None => assert!(verdict == "passed" && checks.is_empty(), "{checks:?}: {entry:#}"),
+    }
+}
+
+/// A hunt draws what shows them, by the app's own routes alone.
+#[rstest]
+#[case::first_piece("blob", &["PUT /blob", "GET /blob"], BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), "answers_agree")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_hunt_finds_it(#[case] _name: &str, #[case] paths: &[&str], #[case] functions: String, #[case] check: &str) {
+    let directory = app(&functions);
+    let paths = paths.iter().flat_map(|path| ["--path", path]);
+    let options: Vec<&str> = ["hunt", "--cases", "600", "--jobs", "1"].into_iter().chain(paths).chain(ONE).collect();
+    let (code, printed, said) = relapse(directory.path(), &options);
+    assert!(code == Some(1) && printed.contains(check), "{printed}{said}");
+}
