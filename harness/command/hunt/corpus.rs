@@ -229,7 +229,7 @@ impl ServiceHunt<'_> {
     }
 
     fn on_fix(&self, hunted: &VersionHunt) -> OnFix {
-        let is_known = |found: &Found| self.service.known.iter().any(|known| known.is(&found.key, &found.message));
+        let is_known = |found: &Found| self.service.known.iter().any(|known| known.is(found));
         let known = hunted.found.iter().filter(|found| is_known(found)).map(|found| self.finding(&hunted.args, found));
         OnFix { known: known.collect(), false_findings: self.findings(hunted, |found| !is_known(found)) }
     }

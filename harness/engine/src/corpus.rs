@@ -230,8 +230,14 @@ fn whole_name(path: &str, text: &str, set: &Spanned<String>) -> Result<String, E
 }
 
 impl KnownFinding {
-    /// Whether a hunt's finding with this key and message is this one.
-    pub fn is(&self, key: &FindingKey, message: &str) -> bool {
+    /// Whether a hunt's finding, or another one of its smallest case, is this one.
+    pub fn is(&self, found: &Found) -> bool {
+        let also = found.also.iter().any(|(key, message)| self.is_key(key, message));
+        also || self.is_key(&found.key, &found.message)
+    }
+
+    /// Whether a finding with this key and message is this one.
+    fn is_key(&self, key: &FindingKey, message: &str) -> bool {
         let rest = key.to_string();
         let rest = rest.strip_prefix(&self.key);
         let is_key = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':']));

@@ -188,13 +188,19 @@ impl External {
     pub async fn add_found(&mut self, guesses: Vec<Route>, binding: &ServiceFile, seed: u64) -> Result<(), Error> {
         let tells_routes = !self.routes.is_empty();
         for route in guesses {
-            let outcome = self.greet(&route, binding, seed).await?;
-            let is_found = match tells_routes {
-                true => outcome.class == Class::Served,
-                false => !healthy::is_unfound(&outcome),
-            };
-            if is_found {
-                self.routes.push(route);
+            // A path may be there for one method only, or until something is put there.
+            let by_method = route.methods.iter().map(|method| Route { methods: vec![method.clone()], ..route.clone() });
+            let ways = if route.is_websocket { vec![route.clone()] } else { by_method.collect() };
+            for way in ways {
+                let outcome = self.greet(&way, binding, seed).await?;
+                let is_found = match tells_routes {
+                    true => outcome.class == Class::Served,
+                    false => !healthy::is_unfound(&outcome),
+                };
+                if is_found {
+                    self.routes.push(route);
+                    break;
+                }
             }
         }
         Ok(())

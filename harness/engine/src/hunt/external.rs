@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::{
     Coverage, GeneratedCase, GeneratorConfig,
-    generate::{AbstractCase, Clients, PlainRequest, Session, Translator},
+    generate::{AbstractCase, OwnClients, PlainRequest, Session, Translator},
     promised::{self, Room},
     routes,
     standard::StandardWords,
-    stories,
+    stories::{self, Story},
 };
 use crate::{
     environment::Environment,
@@ -139,11 +139,12 @@ impl Translator for Words<'_> {
         }
     }
 
-    fn own_clients(&self, choices: Choices) -> Option<Clients> {
+    fn own_clients(&self, choices: Choices) -> Option<OwnClients> {
         let target = self.target;
         let are_own = !target.binding.is_unknown() && choices.fork("are own").happens(1, 4);
         let room = if target.is_real() { Room::ForOne } else { Room::ForMany };
-        are_own.then(|| promised::draw(choices, &target.binding, room)).flatten().or_else(|| target.story(choices))
+        let promised = are_own.then(|| promised::draw(choices, &target.binding, room)).flatten();
+        promised.map(|clients| OwnClients { clients, are_compared: false }).or_else(|| target.story(choices))
     }
 
     fn room(&self, _: Concurrency) -> Concurrency {
@@ -195,12 +196,12 @@ impl Owned {
 
 impl ExternalTarget {
     /// Clients whose acts belong together, in a part of the cases.
-    fn story(&self, choices: Choices) -> Option<Clients> {
+    fn story(&self, choices: Choices) -> Option<OwnClients> {
         let choices = choices.fork("story");
         let is_one = self.is_by_route() && choices.fork("is one").happens(1, 3);
-        let visits = is_one.then(|| stories::draw(choices, &self.routes)).flatten()?;
+        let Story { visits, is_compared } = is_one.then(|| stories::draw(choices, &self.routes)).flatten()?;
         let visits = visits.into_iter().map(|steps| self.without_credential(steps)).collect();
-        Some((visits, Concurrency::ONE))
+        Some(OwnClients { clients: (visits, Concurrency::ONE), are_compared: is_compared })
     }
 
     /// Replaces its secrets.

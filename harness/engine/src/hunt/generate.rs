@@ -303,6 +303,13 @@ fn ending(choices: Choices) -> Action {
 /// Some clients, with the visits of each.
 pub(super) type Clients = (Vec<Vec<Step>>, Concurrency);
 
+/// Clients that only one target has.
+pub(super) struct OwnClients {
+    pub(super) clients: Clients,
+    /// Whether a check compares what they get, so that no fault may act on them.
+    pub(super) are_compared: bool,
+}
+
 /// The words of a target, in which it performs abstract cases.
 pub(super) trait Translator {
     /// A session in its words.
@@ -312,7 +319,7 @@ pub(super) trait Translator {
     fn request(&self, request: &PlainRequest) -> Vec<Step>;
 
     /// Clients that only this target has, instead of those of the case; `None` for those of the case.
-    fn own_clients(&self, choices: Choices) -> Option<Clients>;
+    fn own_clients(&self, choices: Choices) -> Option<OwnClients>;
 
     /// How many clients there is room for, of those that a case has.
     fn room(&self, crowd: Concurrency) -> Concurrency;
@@ -342,7 +349,9 @@ impl AbstractCase {
 
     /// The case in the words of a target.
     pub(super) fn translate(&self, target: &dyn Translator, config: &GeneratorConfig) -> GeneratedCase {
-        let (visits, crowd) = target.own_clients(self.choices.fork("own clients")).unwrap_or_else(|| {
+        let own = target.own_clients(self.choices.fork("own clients"));
+        let are_compared = own.as_ref().is_some_and(|own| own.are_compared);
+        let (visits, crowd) = own.map(|own| own.clients).unwrap_or_else(|| {
             let visits = self.visits.iter().map(|visit| match visit {
                 Visit::Session(session) => target.session(session),
                 Visit::Request(request) => target.request(request),
@@ -352,7 +361,8 @@ impl AbstractCase {
         });
         let steps = visits.iter().map(Vec::len).sum();
         let limits = FaultLimits { kinds: &config.kinds, names: config.names, legal_only: config.legal_only, steps };
-        let faults = self.places.iter().enumerate();
+        let places = if are_compared { &[][..] } else { &self.places };
+        let faults = places.iter().enumerate();
         let faults =
             faults.filter_map(|(number, place)| Fault::draw(fault_stream(self.choices, number), *place, &limits));
         GeneratedCase {

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     generate::step,
-    stories::{BYSTANDER, act, kinship, making_method, making_request, placeholder, placeholder_of, plain_request},
+    stories::{BYSTANDER, act, kinship, making_method, placeholder, placeholder_of, plain_request},
 };
 use crate::route::{Parameter, Route, push_query};
 use relapse_core::{
@@ -36,7 +36,12 @@ type Visits = Vec<Vec<Step>>;
 pub(super) fn in_pieces(choices: Choices, routes: &[Route]) -> Option<Visits> {
     let takers = routes.iter().filter(|route| making_method(route).is_some());
     let route = choices.fork("route").pick(takers.map(|route| (1, route.to_string(), route)))?;
-    let mut request = making_request(choices.fork("made"), route)?;
+    let methods = route.methods.iter().filter(|method| route.has_body(method));
+    let method = choices.fork("method").pick(methods.map(|method| (1, method, method)))?;
+    let mut request = route.good_request(method);
+    if !route.full_body.is_empty() && choices.fork("is full").happens(1, 2) {
+        route.give_body(&mut request, &route.full_body);
+    }
     let is_plain = request.body.iter().all(|byte| FILLER.as_bytes().contains(byte));
     if is_plain && !request.body.is_empty() {
         request.body = FILLER.repeat(BODY_BYTES).into_bytes();
@@ -155,8 +160,11 @@ pub(super) fn twice(choices: Choices, routes: &[Route], names: [&str; 2]) -> Opt
     if choices.fork("is other way").happens(1, 8) {
         visits.push(say(other, &route.messages[last]));
     }
-    let plain = routes.iter().filter(|route| !route.is_websocket).map(|route| (1, route.to_string(), Some(route)));
-    let third = choices.fork("third").pick(plain.chain([(1, route.to_string(), None)]))?;
+    // What makes something is what others are told of.
+    let weight = |route: &Route| if making_method(route).is_some() { 6 } else { 1 };
+    let plain = routes.iter().filter(|route| !route.is_websocket);
+    let plain = plain.map(|route| (weight(route), route.to_string(), Some(route)));
+    let third = choices.fork("third").pick(plain.chain([(3, route.to_string(), None)]))?;
     match third {
         Some(plain) => {
             let asked = Action::Request(plain_request(choices.fork("asked"), plain));
@@ -181,12 +189,20 @@ pub(super) fn twins(choices: Choices, routes: &[Route]) -> Option<Visits> {
         route.give_body(&mut request, body);
         vec![step(Action::Request(request))]
     };
-    let made = choices.fork("made").one(&route.messages);
+    let (knowing, whole): (Vec<&String>, Vec<&String>) =
+        route.messages.iter().partition(|text| text.contains(&json!(FILLER).to_string()));
+    let or_all = |some: Vec<&String>| match some.is_empty() {
+        true => route.messages.clone(),
+        false => some.into_iter().cloned().collect(),
+    };
+    // What makes a thing need not be told of one.
+    let (makers, users) = (or_all(whole), or_all(knowing));
+    let made = choices.fork("made").one(&makers);
     let mut visits = vec![asked(&made), asked(&made)];
     let about = choices.fork("about");
     for number in 0..about.fork("count").count(2..=6) {
         let choices = about.nth(number);
-        let body = choices.fork("body").one(&route.messages);
+        let body = choices.fork("body").one(&users);
         let source = choices.fork("source").count(1..=2);
         let body = serde_json::from_str(&body).map_or(body, |value| of_earlier(value, source).to_string());
         visits.push(asked(&body));

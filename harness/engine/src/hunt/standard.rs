@@ -1,7 +1,7 @@
 //! Translates abstract cases into the words of the built-in service. A service file says them in its own words when they
 //! are performed, so that a reproducer in these words runs on both.
 
-use super::generate::{Clients, Oddity, PlainRequest, Said, Session, Translator, give_header, header, step};
+use super::generate::{Oddity, OwnClients, PlainRequest, Said, Session, Translator, give_header, header, step};
 use relapse_core::{
     choices::Choices,
     client::step::{Action, Awaited, ClientStrictness, Concurrency, Request, Step},
@@ -138,7 +138,7 @@ impl Translator for StandardWords {
         vec![step(Action::Request(request))]
     }
 
-    fn own_clients(&self, _: Choices) -> Option<Clients> {
+    fn own_clients(&self, _: Choices) -> Option<OwnClients> {
         None
     }
 

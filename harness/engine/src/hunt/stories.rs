@@ -32,23 +32,31 @@ pub(super) const BYSTANDER: &str = "dan";
 /// Under which names an answer may tell of what it is about, where it does not use the name that a later request needs.
 const OTHER_NAMES: &str = "id|uuid|key|token|slug|name|code|location";
 
-/// Draws the visits of a story; `None` where the routes allow none.
-pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
+/// The visits of a story.
+pub(super) struct Story {
+    pub(super) visits: Vec<Vec<Step>>,
+    /// Whether a check compares what its clients get.
+    pub(super) is_compared: bool,
+}
+
+/// Draws a story; `None` where the routes allow none.
+pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Story> {
+    let has_bodies = routes.iter().any(|route| !route.is_websocket && !route.messages.is_empty());
     let kinds = [
         (6, "chain"),
         (4, "meeting"),
         (1, "rounds"),
         (1, "successor"),
-        (1, "in pieces"),
-        (1, "at once"),
-        (1, "twice"),
-        (1, "twins"),
+        (2, "in pieces"),
+        (2, "at once"),
+        (2, "twice"),
+        (if has_bodies { 4 } else { 0 }, "twins"),
     ];
     let kinds = choices.fork("kind").ranked(kinds.map(|(weight, kind)| (weight, kind, kind)));
     let [first, second, _] = NAMES;
     kinds.into_iter().find_map(|kind| {
         let choices = choices.fork(kind);
-        match kind {
+        let visits = match kind {
             "chain" => chain(choices, routes),
             "meeting" => meeting(choices, routes),
             "successor" => successor(choices, routes),
@@ -57,7 +65,8 @@ pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>>
             "at once" => repeats::at_once(choices, routes, [first, second]),
             "twice" => repeats::twice(choices, routes, [first, second]),
             _ => repeats::twins(choices, routes),
-        }
+        };
+        visits.map(|visits| Story { visits, is_compared: !matches!(kind, "chain" | "meeting" | "rounds" | "successor") })
     })
 }
 

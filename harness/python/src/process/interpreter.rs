@@ -227,7 +227,7 @@ struct RunningCalls {
     /// The application's event loop, in lockstep.
     event_loop: watch::Sender<EventLoop>,
     /// The seed of a connection, to be told with the next commands.
-    seed: Option<i64>,
+    seed: Option<(i64, usize)>,
     /// The app's own code.
     code: AppCode,
     /// The exchanges of the calls since it was last looked what is left behind, by call.
@@ -457,14 +457,15 @@ impl Interpreter {
     pub(crate) fn sow(&self, seed: u64, connection: usize) {
         // Fibonacci hashing keeps the streams of connections apart.
         let mixed = seed ^ (connection as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        lock(&self.calls).seed = Some(mixed.cast_signed());
+        lock(&self.calls).seed = Some((mixed.cast_signed(), connection));
     }
 
     /// Gives commands. In lockstep the application then runs until it is idle, before anything else does.
     pub(super) fn tell(&self, mut commands: Vec<Value>) {
         let mut pipes = lock(&self.pipes);
-        if let Some(seed) = lock(&self.calls).seed.take() {
-            commands.insert(0, command("seed", seed, []));
+        if let Some((seed, connection)) = lock(&self.calls).seed.take() {
+            let connection = Value::Int(i64::try_from(connection).unwrap_or(i64::MAX));
+            commands.insert(0, command("seed", seed, [connection]));
         }
         if let Some(trouble) = self.trouble() {
             lock(&self.calls).tell_of_death(&trouble);

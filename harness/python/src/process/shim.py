@@ -1023,11 +1023,14 @@ class Clock:
         """The threads that are at work, and None for each job that is about to begin."""
         found, idents = [], {}
         threads = threading.enumerate()
-        if self.joined is not None and self.joined not in threads and self.joined.is_alive():
-            threads.append(self.joined)  # it ends: Python does not list it any more
+        # One that has no work and whose end another one waits for is about to end.
+        joined = [rest.thread for rest in list(self.rests.values()) if isinstance(rest, Joining)]
+        joined += [] if self.joined is None else [self.joined]
+        # Python does not list one any more that ends.
+        threads += [thread for thread in joined if thread not in threads and thread.is_alive()]
         for thread in threads:
             idents[thread.ident] = thread
-            is_at_work = thread is self.joined or is_own_thread(thread) or manages_jobs(thread)
+            is_at_work = thread in joined or is_own_thread(thread) or manages_jobs(thread)
             if is_at_work and not self.is_at_rest(thread):
                 found.append(thread)
         running = {}
@@ -2017,6 +2020,7 @@ class Session:
             elif name == "call":
                 self.start(*command[1:])
             elif name == "seed":
+                SharedState.number += command[2:] == [0]  # the first connection of a case
                 if self.chance.name is not None:
                     self.chance.sow(command[1])
             elif name == "look":
@@ -2139,6 +2143,13 @@ def introduce(settings):
 
 class SharedState:
     """Tells that instances of a class share what one of them changed."""
+
+    number = 0  # of the case
+
+    @classmethod
+    def case(cls):
+        """The number of the case: what another one left is what instances begin with."""
+        return cls.number
 
     @staticmethod
     def call():

@@ -57,8 +57,10 @@ impl<'a> Exchange<'a> {
             403 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::RefusedRequest,
             400 | 404 | 405 | 413 | 426 | 431 if !crashed && !self.is_faultless() => Class::RefusedRequest,
             429 if retry_after && !crashed => Class::RefusedRequest,
-            // A user's own service refuses requests by its own rules.
-            300..=499 | 501 if self.service.is_foreign() && !crashed && !self.is_faultless() => Class::RefusedRequest,
+            // A user's own service refuses requests by its own rules, as with 507 (RFC 4918 section 11.5).
+            300..=499 | 501 | 505..=511 if self.service.is_foreign() && !crashed && !self.is_faultless() => {
+                Class::RefusedRequest
+            }
             _ => Class::DisguisedError,
         }
     }

@@ -234,7 +234,7 @@ class Reader:
         if shape is None or name is None:
             self.note_held(self.look(key), self.value_of(node.value))
             return None
-        return shape.key(name, True) if isinstance(name, str) else shape.element()
+        return self.noted(shape.key(name, True)) if isinstance(name, str) else shape.element()
 
     def look_Attribute(self, node):
         shape = self.look(node.value)
@@ -327,7 +327,7 @@ class Reader:
     def look_method_of(self, shape, name, node):
         key = self.key_of(node.args[0]) if node.args else None
         if name in GETTERS and isinstance(key, str):
-            child = shape.key(key, name == "pop" and len(node.args) == 1)
+            child = self.noted(shape.key(key, name == "pop" and len(node.args) == 1))
             return child.element() if name in ("getlist", "getall", "get_all") else child
         if name in ("items", "values", "keys"):
             shape.kind = shape.kind or "object"
@@ -353,6 +353,12 @@ class Reader:
         if self.is_websocket:
             self.reads.is_read.add("text message")
         return event
+
+    def noted(self, shape):
+        """Notes that the body is read, if a shape is that."""
+        if shape is self.reads.places["text"] and not self.is_websocket:
+            self.reads.is_read.add("text")
+        return shape
 
     def decoded(self, shapes):
         """The JSON that a text from the client holds."""

@@ -20,7 +20,8 @@ DEPTH = 3  # of containers in one
 def guard(tell):
     """Has each such attribute of the app tell when one instance sees what another one changed.
 
-    `tell(call, title, texts)` is given the texts in the attribute, as JSON; `tell.call()` is what runs at the moment.
+    `tell(call, title, texts)` is given the texts in the attribute, as JSON; `tell.call()` is what runs at the
+    moment, and `tell.case()` the number of the case.
     """
     for module in list(sys.modules.values()):
         name = getattr(module, "__file__", None)
@@ -92,9 +93,10 @@ def is_named(node, name):
 class Access:
     """One use of the attribute through an instance."""
 
-    def __init__(self, instance, call):
+    def __init__(self, instance, call, tell):
         self.instance = weakref.ref(instance)
         self.call = call and weakref.ref(call)
+        self.case = tell.case()
         self.is_in_session = getattr(call, "kind", None) == "websocket"
 
     def outlasts(self, call):
@@ -126,13 +128,14 @@ class Shared:
             self.contents, self.change = contents, self.last
         change = self.change
         if (call is not None and contents is not None and change is not None
+                and change.case == self.tell.case()
                 and change.instance() is not instance and change.outlasts(call)):
             told = (call.id, contents)
             if told != self.told:
                 self.told = told
                 texts = [value for value in contents[1] if isinstance(value, str)]
                 self.tell(call, self.title, json.dumps(texts, ensure_ascii=False))
-        self.last = Access(instance, call)
+        self.last = Access(instance, call, self.tell)
 
 
 def contents_of(value):
