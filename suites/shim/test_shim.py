@@ -922,6 +922,50 @@ class Logging(ShimCase):
         message = "Task was destroyed but it is pending! (lost)"
         self.assertEqual(event, ("unhandled", 1, "", message, []))
 
+    def test_shared_state(self):
+        """A class that holds what its code takes for an instance's own tells that, and no other does."""
+        self.write("visitors.py", """
+            class Visitor:
+                basket, seen, known, parts = [], {}, set(), []
+                there: "ClassVar" = []
+
+                def __init__(self, name):
+                    self.name = name
+                    self.parts = []
+
+                def put(self, text):
+                    self.basket.append(text)
+                    self.seen[text] = object()
+                    self.known.add(text)
+                    self.parts.append(text)
+                    self.there.append(text)
+
+            def all_known(): return Visitor.known
+            """)
+        shim = self.run_app("""
+            from visitors import Visitor
+            kept = {}
+            async def app(scope, receive, send):
+                name, _, text = scope["path"][1:].partition("/")
+                visitor = kept.setdefault(name, Visitor(name))
+                if text: visitor.put(text)
+                visitor.basket, visitor.seen, visitor.known, visitor.there
+            """)
+
+        def told(ident, path, *seed):
+            events = shim.events(*seed, ("call", ident, http_scope(path)))
+            return [event[4] for event in events if event[0] == "log"]
+
+        first = ("seed", 1, 0)
+        self.assertEqual(told(1, "/ann/apple", first), [])
+        self.assertEqual(told(2, "/ann", ("seed", 2, 1)), [])
+        share = 'all instances share Visitor.basket: ["apple"]'
+        self.assertEqual(told(3, "/ben", ("seed", 3, 2)), [share])
+        # What another case left is what all begin with.
+        self.assertEqual(told(4, "/ben", first), [])
+        self.assertEqual(told(5, "/ann/pear", ("seed", 5, 1)), [])
+        self.assertEqual(told(6, "/ben", ("seed", 6, 2)), ['all instances share Visitor.basket: ["apple", "pear"]'])
+
 
 class Handled(ShimCase):
     """Exceptions of the app's own code that stay in the call."""
@@ -1672,6 +1716,34 @@ class VirtualThreads(ShimCase):
         self.assertEqual(str(first).count("own 2 "), 2)
         for _ in range(4):
             self.assertEqual(run(), first)
+
+    def test_joined_worker(self):
+        """No time passes while a pool's thread ends that another thread waits for."""
+        shim = self.run_app("""
+            import asyncio, concurrent.futures, select, threading
+
+            class Slow:
+                '''Takes a real while to tell a thread that it is to end.'''
+                def __init__(self, queue): self.queue = queue
+                def __getattr__(self, name): return getattr(self.queue, name)
+                def get(self, block=True):
+                    item = self.queue.get(block)
+                    if item is None: select.select([], [], [], 0.2)
+                    return item
+
+            async def app(scope, receive, send):
+                pool = concurrent.futures.ThreadPoolExecutor(1)
+                pool._work_queue = Slow(pool._work_queue)
+                await asyncio.wrap_future(pool.submit(int))
+                over = concurrent.futures.Future()
+                def end():
+                    pool.shutdown()
+                    over.set_result(None)
+                threading.Thread(target=end).start()
+                asyncio.get_running_loop().call_later(60, int)
+                await asyncio.wrap_future(over)
+            """)
+        self.assertEqual(shim.events(("call", 1, http_scope())), [("returned", 1)])
 
 
 class Threads(ShimCase):

@@ -2020,7 +2020,7 @@ class Session:
             elif name == "call":
                 self.start(*command[1:])
             elif name == "seed":
-                SharedState.number += command[2:] == [0]  # the first connection of a case
+                SharedState.number += list(command[2:]) == [0]  # the first connection of a case
                 if self.chance.name is not None:
                     self.chance.sow(command[1])
             elif name == "look":
