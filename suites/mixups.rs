@@ -97,6 +97,16 @@ async def blob(scope, receive, send):
     await answer(send, 201, SAYS)
 "#;
 
+/// A request is told how long it took.
+const TIMED: &str = r#"
+async def blob(scope, receive, send):
+    start = asyncio.get_running_loop().time()
+    while (await receive()).get("more_body"):
+        pass
+    took = round((asyncio.get_running_loop().time() - start) * 1000)
+    await answer(send, 200, json.dumps({"took_ms": took}).encode())
+"#;
+
 /// A body that comes in pieces between others that come whole, each with a look at what is kept.
 fn in_pieces() -> String {
     let mut case = "summary = \"A body means the same in pieces.\"\n".to_owned();
@@ -202,6 +212,8 @@ fn judged(functions: &str, case: &str) -> (String, Vec<String>, Value) {
 #[case::first_piece(BLOB.replace("READ", "True").replace("SAYS", "str(len(body)).encode()"), in_pieces(), Some("answers_agree"))]
 #[case::first_piece_is_kept(BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), in_pieces(), Some("answers_agree"))]
 #[case::whole_body(BLOB.replace("READ", "not event.get('more_body')").replace("SAYS", "str(len(body)).encode()"), in_pieces(), None)]
+// How long a request took is no answer of another kind.
+#[case::timed(TIMED.to_owned(), in_pieces(), None)]
 #[case::subscribed_twice(NEWS.replace("MAY_BE_TOLD", "True"), TWICE.to_owned(), Some("delivered_once"))]
 #[case::subscribed_once(NEWS.replace("MAY_BE_TOLD", "send not in told"), TWICE.to_owned(), None)]
 #[case::basket_of_the_class(shop("basket = []", "pass", "[send]"), SHOPPING.to_owned(), Some("own_state"))]

@@ -20,7 +20,7 @@ use relapse_backend::{
 };
 use relapse_command::report::{
     catalogue::{render_list, render_map},
-    corpus::{self, CorpusFinding, CorpusReport, FoundMistake, OnMistake, ServiceReport},
+    corpus::{self, CorpusFinding, CorpusReport, FoundMistake, OnFix, OnMistake, ServiceReport},
     faults::render as render_faults,
     json::render as render_json,
     located::render as render_located,
@@ -133,7 +133,7 @@ fn corpus_finding(key: &str) -> CorpusFinding {
 fn corpus_service(
     service: &str,
     on_mistake: Result<OnMistake, String>,
-    on_fix: Result<Vec<CorpusFinding>, String>,
+    on_fix: Result<OnFix, String>,
 ) -> ServiceReport {
     ServiceReport {
         service: service.to_owned(),
@@ -156,11 +156,18 @@ fn corpus_report() -> CorpusReport {
         time: Some(Duration::from_secs(60)),
         cases: None,
         services: vec![
-            corpus_service("found", Ok(OnMistake { found: Some(found), others: Vec::new() }), Ok(Vec::new())),
+            corpus_service(
+                "found",
+                Ok(OnMistake { found: Some(found), others: Vec::new() }),
+                Ok(OnFix { false_findings: Vec::new(), known: Vec::new() }),
+            ),
             corpus_service(
                 "missed",
                 Ok(OnMistake { found: None, others: vec![corpus_finding("hang on ws:/chat")] }),
-                Ok(vec![corpus_finding("no_drop on GET /"), CorpusFinding::of_shutdown("it hangs")]),
+                Ok(OnFix {
+                    false_findings: vec![corpus_finding("no_drop on GET /"), CorpusFinding::of_shutdown("it hangs")],
+                    known: vec![corpus_finding("legal_close: reason on ws:/chat")],
+                }),
             ),
             corpus_service("broken_repair", Ok(OnMistake { found: None, others: Vec::new() }), Err("no".to_owned())),
             corpus_service("late", Err(late.clone()), Err(late)),

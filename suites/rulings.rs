@@ -82,6 +82,19 @@ fn one_target_passes_or_fails(#[case] status: &str, #[case] verdict: &str, #[cas
     }
 }
 
+/// A status of the app's own choice is an answer, also from 505 on; 500, 502 and 504 are failures.
+#[rstest]
+#[case::too_full("507", "passed")]
+#[case::loops("508", "passed")]
+#[case::fails("502", "failed")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_refusal_of_the_app_is_an_answer(#[case] status: &str, #[case] verdict: &str) {
+    let directory = app(&format!("async def ask(scope, receive, send):\n    await answer(send, {status})\n"));
+    let case = "summary = \"x\"\nstep = [{ request = \"POST /ask\" }]\n[expect]\naccept = [\"refused-request\"]\n";
+    let (_, got, entry) = run(directory.path(), case, &ONE);
+    assert_eq!(got, verdict, "{entry:#}");
+}
+
 /// An outcome pattern accepts what its class would not, and nothing else.
 #[rstest]
 #[case("http 403", true)]

@@ -947,7 +947,8 @@ class Logging(ShimCase):
             kept = {}
             async def app(scope, receive, send):
                 name, _, text = scope["path"][1:].partition("/")
-                visitor = kept.setdefault(name, Visitor(name))
+                visitor = Visitor(name)
+                if name != "request": visitor = kept.setdefault(name, visitor)
                 if text: visitor.put(text)
                 visitor.basket, visitor.seen, visitor.known, visitor.there
             """)
@@ -961,10 +962,13 @@ class Logging(ShimCase):
         self.assertEqual(told(2, "/ann", ("seed", 2, 1)), [])
         share = 'all instances share Visitor.basket: ["apple"]'
         self.assertEqual(told(3, "/ben", ("seed", 3, 2)), [share])
+        # An object that lives for one request only has no state of its own.
+        self.assertEqual(told(31, "/request/melon", ("seed", 3, 3)), [share])
+        self.assertEqual(told(32, "/ben", ("seed", 3, 4)), [])
         # What another case left is what all begin with.
         self.assertEqual(told(4, "/ben", first), [])
         self.assertEqual(told(5, "/ann/pear", ("seed", 5, 1)), [])
-        self.assertEqual(told(6, "/ben", ("seed", 6, 2)), ['all instances share Visitor.basket: ["apple", "pear"]'])
+        self.assertEqual(told(6, "/ben", ("seed", 6, 2)), ['all instances share Visitor.basket: ["apple", "melon", "pear"]'])
 
 
 class Handled(ShimCase):

@@ -233,3 +233,63 @@ fn put_earlier(value: Json, source: usize, is_call: bool) -> Json {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(said: &str, messages: &[&str]) -> Route {
+        let messages = messages.iter().map(|text| (*text).to_owned()).collect();
+        Route { messages, content_type: "text/plain".to_owned(), body: "a".to_owned(), ..Route::parse(said).unwrap() }
+    }
+
+    fn requests(visits: &[Vec<Step>]) -> Vec<(&Request, bool)> {
+        let steps = visits.iter().flatten();
+        steps.filter_map(|step| Some((step.opening()?, step.slices.is_some()))).collect()
+    }
+
+    #[test]
+    fn a_body_comes_whole_then_in_pieces_then_whole() {
+        let routes = [route("PUT /blobs/{key}", &[]), route("GET /blobs/{key}", &[])];
+        let visits = in_pieces(Choices::of(1), &routes).unwrap();
+        let drawn = requests(&visits);
+        let said: Vec<(&str, usize, bool)> =
+            drawn.iter().map(|(asked, is_cut)| (&*asked.method, asked.body.len(), *is_cut)).collect();
+        let (whole, look) = (("PUT", BODY_BYTES, false), ("GET", 0, false));
+        let cut = ("PUT", BODY_BYTES, true);
+        assert_eq!(said, [whole, look, whole, look, cut, look, whole, look, whole, look]);
+        assert_eq!(in_pieces(Choices::of(1), &routes[1..]), None, "nothing takes a body");
+    }
+
+    #[test]
+    fn two_clients_ask_with_what_each_was_given() {
+        let token = Parameter { name: "x-token".to_owned(), is_required: false, good: "a".to_owned() };
+        let made = Route { body: "{\"name\":\"a\"}".to_owned(), ..route("POST /sessions", &[]) };
+        let routes = [made, Route { headers: vec![token], ..route("GET /me", &[]) }];
+        let drawn = (0..20).filter_map(|seed| at_once(Choices::of(seed), &routes, ["ann", "ben"]));
+        let drawn: Vec<Vec<Vec<Step>>> = drawn.collect();
+        let own = |visits: &Vec<Vec<Step>>| {
+            let headers = requests(visits).into_iter().flat_map(|(asked, _)| asked.headers.clone());
+            let sources = headers.filter(|(name, _)| name.as_ref() == b"x-token").map(|(_, value)| value[..3].to_vec());
+            sources.collect::<Vec<_>>()
+        };
+        let expected: Vec<Vec<u8>> = [b"{1.", b"{2."].iter().cycle().take(10).map(|start| start.to_vec()).collect();
+        assert!(drawn.iter().any(|visits| own(visits) == expected), "{drawn:?}");
+        let named = |visits: &Vec<Vec<Step>>| {
+            let bodies: Vec<_> = requests(visits).into_iter().take(2).map(|(asked, _)| asked.body.clone()).collect();
+            bodies == [b"{\"name\":\"ann\"}", b"{\"name\":\"ben\"}"]
+        };
+        assert!(drawn.iter().any(named), "{drawn:?}");
+    }
+
+    #[test]
+    fn what_is_made_twice_is_used_by_its_result() {
+        let (make, put) =
+            ("{\"jsonrpc\":\"2.0\",\"method\":\"make\"}", "{\"jsonrpc\":\"2.0\",\"params\":{\"id\":\"a\"}}");
+        let visits = twins(Choices::of(1), &[route("POST /mcp", &[make, put])]).unwrap();
+        let bodies: Vec<String> =
+            requests(&visits).iter().map(|(asked, _)| String::from_utf8_lossy(&asked.body).into_owned()).collect();
+        assert_eq!(bodies[..2], [make, make]);
+        assert!(bodies[2..].iter().all(|body| body.contains("{1.result|text}") || body.contains("{2.result|text}")));
+    }
+}

@@ -139,7 +139,7 @@ impl<'a> Asked<'a> {
 fn in_pieces(odd: &Asked<'_>, all: &[Asked<'_>]) -> Option<Violation> {
     let cause = if odd.is_in_pieces { odd } else { cut_before(odd, all)? };
     let steady = odd.steady_answer(all)?;
-    let is_other = odd.answer != steady && odd.answer.may_be_of_misread_body();
+    let is_other = odd.answer != steady && odd.answer.may_be_of_misread_body() && !is_later(odd.answer, steady);
     let is_alone = !all.iter().any(|other| !std::ptr::eq(odd, other) && odd.overlaps(other));
     (is_other && is_alone).then(|| {
         let later = if std::ptr::eq(cause, odd) { String::new() } else { format!(" {} later", told(odd.head)) };
@@ -151,6 +151,22 @@ fn in_pieces(odd: &Asked<'_>, all: &[Asked<'_>]) -> Option<Violation> {
         );
         cause.reading.violation("in pieces", message)
     })
+}
+
+/// Whether an answer differs from another by greater numbers alone, which may tell how long a request took, or when it came.
+fn is_later<'a>(answer: Answer<'a>, other: Answer<'a>) -> bool {
+    let pieces = |answer: Answer<'a>| -> Vec<&'a [u8]> {
+        answer.body.chunk_by(|one, next| one.is_ascii_digit() == next.is_ascii_digit()).collect()
+    };
+    let (own, others) = (pieces(answer), pieces(other));
+    let number = |piece: &[u8]| -> Option<f64> { std::str::from_utf8(piece).ok()?.parse().ok() };
+    let mut is_greater = false;
+    let is_alike = own.iter().zip(&others).all(|(own, other)| {
+        let numbers = number(own).zip(number(other)).filter(|_| own[0].is_ascii_digit());
+        is_greater |= numbers.is_some_and(|(own, other)| own > other);
+        own == other || numbers.is_some()
+    });
+    answer.status == other.status && own.len() == others.len() && is_alike && is_greater
 }
 
 /// The request in pieces since which alone the answers to a whole one may have changed: it came right before, as the same

@@ -4,6 +4,7 @@
 //! something twice, byte for byte, and the other once. An answer to what was said twice does not come each time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Property, RunView, Violation};
 use crate::{
@@ -17,6 +18,9 @@ pub(super) const CHECK: Property =
 /// How often it has to be seen.
 const TIMES: usize = 2;
 
+/// How far apart what is told twice comes at most: what comes with time comes to each client in its own time.
+const BURST: Duration = Duration::from_millis(100);
+
 /// The things that happen from one act of a client to the next act of any client.
 #[derive(Debug, Default)]
 struct Turn<'a> {
@@ -25,7 +29,15 @@ struct Turn<'a> {
     /// The act.
     act: Option<Act<'a>>,
     /// How often each other session was told each message.
-    told: BTreeMap<usize, BTreeMap<&'a [u8], usize>>,
+    told: BTreeMap<usize, BTreeMap<&'a [u8], Told>>,
+}
+
+/// How often a message came, and when it did first and last.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    times: usize,
+    first: Duration,
+    last: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +86,9 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
             }
             EventKind::FrameSent(Frame { .. }) | EventKind::Left | EventKind::LinkReset => None,
             EventKind::FrameSeen(frame) if frame.is_message() && event.exchange != turn.actor => {
-                *turn.told.entry(event.exchange).or_default().entry(&frame.payload).or_default() += 1;
+                let told = turn.told.entry(event.exchange).or_default();
+                let told = told.entry(&frame.payload).or_insert(Told { times: 0, first: event.at, last: event.at });
+                (told.times, told.last) = (told.times + 1, event.at);
                 continue;
             }
             _ => continue,
@@ -83,15 +97,14 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
         turns.add(&over, &state);
     }
     turns.add(&turn, &state);
-    turns.0.into_iter().filter(|(_, _, times)| *times == TIMES).filter_map(|(told, _, _)| {
-        let (exchange, times) = told;
-        let reading = evidence.readings.get(exchange)?;
+    let often = turns.0.into_iter().filter(|(.., turns)| *turns >= TIMES);
+    let found = often.filter_map(|((exchange, times), ..)| {
         let message = format!(
-            "the client said something twice that another client said once, and is told each message {times} times, the \
-             other once"
+            "a client that said something twice is told a message {times} times, where one that said it once is told it once"
         );
-        Some(reading.violation("again", message))
-    }).collect()
+        Some(evidence.readings.get(exchange)?.violation("again", message))
+    });
+    found.collect()
 }
 
 /// The turns in which a session was told something more often than another: the session with how often, the act of the
@@ -107,9 +120,12 @@ impl<'a> Seen<'a> {
             let more =
                 turn.told.iter().filter(|(other, _)| sessions.get(other).is_some_and(|other| own.repeats(other)));
             let twice = more.flat_map(|(_, others)| {
-                told.iter().filter(|(message, times)| **times > 1 && others.get(*message) == Some(&1))
+                told.iter().filter(|(message, told)| {
+                    let is_burst = told.times > 1 && told.last.saturating_sub(told.first) <= BURST;
+                    is_burst && others.get(*message).is_some_and(|told| told.times == 1)
+                })
             });
-            let Some(times) = twice.map(|(_, times)| *times).max() else { continue };
+            let Some(times) = twice.map(|(_, told)| told.times).max() else { continue };
             let key = (*one, times);
             match self.0.iter_mut().find(|(known, of, _)| *known == key && *of == act) {
                 Some((_, _, count)) => *count += 1,

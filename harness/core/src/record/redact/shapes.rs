@@ -147,7 +147,7 @@ impl SecretShape {
 
     fn is_secret(&self, value: &[u8]) -> bool {
         let value = String::from_utf8_lossy(value);
-        let is_label = value.starts_with('<') || value.contains(LABEL) || is_variable(&value);
+        let is_label = value.starts_with('<') || value.contains(LABEL) || is_variable(&value) || is_placeholder(&value);
         !is_label
             && !value.trim().is_empty()
             && match self.certainty {
@@ -177,6 +177,15 @@ fn is_variable(value: &str) -> bool {
     value.strip_prefix('$').is_some_and(|name| {
         let name = name.strip_prefix('{').unwrap_or(name).trim_end_matches('}');
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    })
+}
+
+/// Whether a value stands for one of an earlier answer, as in `{1.access_token|token}`. A shape may end before the brace.
+fn is_placeholder(value: &str) -> bool {
+    let inside = value.strip_prefix('{').map(|inside| inside.trim_end_matches('}'));
+    inside.and_then(|inside| inside.split_once('.')).is_some_and(|(number, names)| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'|');
+        number.parse::<usize>().is_ok() && !names.is_empty() && names.bytes().all(is_name)
     })
 }
 
@@ -249,6 +258,8 @@ mod tests {
     #[case::number("GET /items?code=1234&page=2")]
     #[case::label("Authorization: Bearer <expired token of user-1>")]
     #[case::value_of_an_answer("authorization: Bearer {1.access_token|token}")]
+    #[case::header_of_an_answer(r#"headers = { x-token = "{1.x_token|id|token}" }"#)]
+    #[case::json_of_an_answer(r#"{"token":"{2.token|key}"}"#)]
     #[case::variable("--env API_TOKEN=\"$API_TOKEN\"")]
     #[case::shell_variable("API_TOKEN=${API_TOKEN_1}")]
     #[case::route("GET /auth/reset/{token}")]

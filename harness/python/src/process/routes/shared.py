@@ -99,10 +99,10 @@ class Access:
         self.case = tell.case()
         self.is_in_session = getattr(call, "kind", None) == "websocket"
 
-    def outlasts(self, call):
+    def outlasts(self):
         """Whether the instance lives longer than one request, so that its state is its own."""
-        is_of_another = self.call is None or self.call() is not call
-        return self.is_in_session or is_of_another and self.instance() is not None
+        call = self.call and self.call()
+        return self.instance() is not None and (self.is_in_session or call is None or call.task is None)
 
 
 class Shared:
@@ -129,7 +129,7 @@ class Shared:
         change = self.change
         if (call is not None and contents is not None and change is not None
                 and change.case == self.tell.case()
-                and change.instance() is not instance and change.outlasts(call)):
+                and change.instance() is not instance and change.outlasts()):
             told = (call.id, contents)
             if told != self.told:
                 self.told = told
