@@ -216,7 +216,9 @@ fn long_messages_go_to_real_servers_and_back(#[case] server: &str) {
     let mut chance = fastrand::Rng::with_seed(3);
     let mut bytes: Vec<Vec<u8>> = [0, 1, 125, 4096, 70_000, 200_000].map(|size| vec![b'x'; size]).into();
     bytes.extend([1000, 40_000].map(|size| (0..size).map(|_| chance.u8(..)).collect()));
-    bytes.extend([1000, 100_000].map(|size| (0..size).map(|number: u32| (number.wrapping_mul(number) % 251) as u8).collect()));
+    bytes.extend(
+        [1000, 100_000].map(|size| (0..size).map(|number: u32| (number.wrapping_mul(number) % 251) as u8).collect()),
+    );
     let mut all = steps(TAKEOVER);
     all.splice(1..=SAID.len(), bytes.iter().map(|bytes| step(Action::SendBytes(bytes.clone()))));
     let transcript = Runtime::new(Clock::Real).block_on(async {

@@ -66,7 +66,8 @@ pub(super) fn draw(choices: Choices, routes: &[Route]) -> Option<Story> {
             "twice" => repeats::twice(choices, routes, [first, second]),
             _ => repeats::twins(choices, routes),
         };
-        visits.map(|visits| Story { visits, is_compared: !matches!(kind, "chain" | "meeting" | "rounds" | "successor") })
+        visits
+            .map(|visits| Story { visits, is_compared: !matches!(kind, "chain" | "meeting" | "rounds" | "successor") })
     })
 }
 
