@@ -131,7 +131,7 @@ const FAULTS: [(&str, &[&str]); 10] = [
         &["one and one", "two and one and two", "three and two", "two", "one and three and two", "end"],
     ),
     (
-        "drop_frame direction=to-server containing=one nth=2",
+        "drop_frame direction=to-server containing=one nth=2 times=1",
         &["one and one", "three and two", "two", "one and three and two", "end"],
     ),
     (

@@ -54,7 +54,7 @@ fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String
 }
 
 /// The directory of an app, and the options that name it.
-pub fn app(text: &str) -> (tempfile::TempDir, Vec<String>) {
+pub(crate) fn app(text: &str) -> (tempfile::TempDir, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("service.py"), text).unwrap();
     let options = ["--target", "asgi:service:app", "--python", python().to_str().unwrap()].map(str::to_owned);
@@ -62,13 +62,13 @@ pub fn app(text: &str) -> (tempfile::TempDir, Vec<String>) {
 }
 
 /// Hunts on the app of a directory: the exit code, and what the command says.
-pub fn hunt_on(directory: &Path, target: &[String], more: &[&str]) -> (Option<i32>, String) {
+pub(crate) fn hunt_on(directory: &Path, target: &[String], more: &[&str]) -> (Option<i32>, String) {
     let options: Vec<&str> = target.iter().map(String::as_str).collect();
     let (code, told, errors) = relapse(directory, &[&["hunt"], more, &options[..]].concat());
     (code, format!("{told}\n{errors}"))
 }
 
-pub fn hunt(text: &str, more: &[&str]) -> (tempfile::TempDir, Option<i32>, String, Vec<String>) {
+pub(crate) fn hunt(text: &str, more: &[&str]) -> (tempfile::TempDir, Option<i32>, String, Vec<String>) {
     let (directory, target) = app(text);
     let (code, told) = hunt_on(directory.path(), &target, more);
     (directory, code, told, target)

@@ -462,7 +462,9 @@ class Frameworks(unittest.TestCase):
             """,
             "POST /mcp headers(accept=application/json, text/event-stream, host=127.0.0.1:8000)"
             ' json({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": '
-            '"2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}})')
+            '"2025-06-18", "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}})'
+            ' messages({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "forecast", '
+            '"arguments": {"city": "a"}}})')
         self.assertEqual(
             routes["POST/mcp"]["full_body"],
             '{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "forecast", '

@@ -836,15 +836,15 @@ class Logging(ShimCase):
             """)
         events = shim.events(("call", 1, http_scope("/1")), ("call", 2, http_scope("/2")))
         self.assertEqual(events, [
-            ("log", None, 30, "root", "import", None),
-            ("log", 1, 20, "app.x", "start /1", None), ("receive", 1),
-            ("log", 2, 20, "app.x", "start /2", None), ("receive", 2)])
+            ("log", None, 30, "root", "import", None, None),
+            ("log", 1, 20, "app.x", "start /1", None, None), ("receive", 1),
+            ("log", 2, 20, "app.x", "start /2", None, None), ("receive", 2)])
         self.assertEqual(shim.batch(("give", 2, {}), ("give", 1, {})), (SECOND, []))
         self.assertEqual(shim.events(at=SECOND), [
-            ("log", 2, 20, "app.x", "child of /2", None),
-            ("log", 1, 20, "app.x", "child of /1", None),
-            ("log", 2, 40, "app.x", "end /2 <object object at 0x…>", None), ("returned", 2),
-            ("log", 1, 40, "app.x", "end /1 <object object at 0x…>", None), ("returned", 1)])
+            ("log", 2, 20, "app.x", "child of /2", None, None),
+            ("log", 1, 20, "app.x", "child of /1", None, None),
+            ("log", 2, 40, "app.x", "end /2 <object object at 0x…>", None, None), ("returned", 2),
+            ("log", 1, 40, "app.x", "end /1 <object object at 0x…>", None, None), ("returned", 1)])
 
     def test_exception_and_warning(self):
         shim = self.run_app("""
@@ -1768,7 +1768,7 @@ class Threads(ShimCase):
                 await send({"now": loop.time()})
             """)
         events = shim.events(("call", 1, http_scope()))
-        self.assertEqual(events, [("log", 1, 20, "root", "worked 1", None),
+        self.assertEqual(events, [("log", 1, 20, "root", "worked 1", None, None),
                                   ("send", 1, {"now": UPTIME})])
 
     def test_abandoned_job(self):
@@ -2112,7 +2112,8 @@ class Process(ShimCase):
         sources = {}
         folder = os.path.dirname(SHIM)
         inner = [f"routes/{name}" for name in os.listdir(f"{folder}/routes") if name.endswith(".py")]
-        for name in ("loader.py", "shim.py", "routes.py", *inner):
+        modules = [name for name in os.listdir(folder) if name.endswith(".py")]
+        for name in (*modules, *inner):
             with open(os.path.join(folder, name)) as file:
                 sources[name] = file.read()
         process = subprocess.Popen([sys.executable, "-c", sources["loader.py"]], cwd=self.folder,

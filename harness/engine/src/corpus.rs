@@ -485,7 +485,7 @@ mod tests {
         let rule = Rule::Check("legal_close");
         let found = FindingKey { rule, subject: Some("reason".to_owned()), site: Some(site) };
         assert_eq!(
-            known.is(&found, "the application closed with a reason of 9022 bytes; 123 fit"),
+            known.is_key(&found, "the application closed with a reason of 9022 bytes; 123 fit"),
             is_known,
             "{found}"
         );

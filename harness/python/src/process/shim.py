@@ -368,7 +368,7 @@ class Watcher:
         self.works = False
         self.coverage = None
 
-    def start(self, directory, coverage):
+    def start(self, directory, coverage=None):
         """Begins, before the app is loaded."""
         own.set_directory(directory)
         self.coverage = coverage
