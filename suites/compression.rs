@@ -155,7 +155,7 @@ const FAULTS: [(&str, &[&str]); 10] = [
         &["one and one", "three and two", "two and one and two", "two", "one and three and two", "end"],
     ),
     (
-        "inject_frame direction=to-client containing=three injected=text payload=own times=1",
+        "inject_frame direction=to-client containing=three injected=text payload=own count=1 times=1",
         &["one and one", "two and one and two", "own", "three and two", "two", "one and three and two", "end"],
     ),
     (

@@ -139,7 +139,7 @@ async def dispatch(handler, key):
         logging.getLogger("library").exception("handler failed for %s", key)
 "#;
 
-/// What nothing handles is one finding, with its place and without the text, however the exception comes to light; what the
+/// An exception that nothing handles is one finding, with its place and without the text, however it comes to light; what the
 /// library answers is none.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

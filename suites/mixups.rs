@@ -1,4 +1,4 @@
-//! What a client gets that is not its own: each app with one mistake, and the same app without it.
+//! Clients that get things that are not their own: each app with one mistake, and the same app without it.
 
 use rstest::rstest;
 use serde_json::Value;
@@ -207,7 +207,7 @@ fn judged(functions: &str, case: &str) -> (String, Vec<String>, Value) {
 #[rstest]
 #[case::mixed_up(PROFILE.replace("OWN", "now[0]"), AT_ONCE.to_owned(), Some("answers_agree"))]
 #[case::own_answer(PROFILE.replace("OWN", "name"), AT_ONCE.to_owned(), None)]
-// What changes each time says nothing.
+// An answer that changes each time says nothing.
 #[case::counted(PROFILE.replace("OWN", "(now.append(1) or str(len(now)))"), AT_ONCE.to_owned(), None)]
 #[case::first_piece(BLOB.replace("READ", "True").replace("SAYS", "str(len(body)).encode()"), in_pieces(), Some("answers_agree"))]
 #[case::first_piece_is_kept(BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), in_pieces(), Some("answers_agree"))]
@@ -232,14 +232,15 @@ fn a_client_gets_its_own_and_once(#[case] functions: String, #[case] case: Strin
     }
 }
 
-/// A hunt draws what shows them, by the app's own routes alone.
+/// A hunt draws what shows them, by a conversation that was recorded.
 #[rstest]
-#[case::first_piece("blob", &[], BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), "answers_agree")]
+#[case::first_piece("blob", in_pieces(), BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), "answers_agree")]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
-fn a_hunt_finds_it(#[case] _name: &str, #[case] paths: &[&str], #[case] functions: String, #[case] check: &str) {
+fn a_hunt_finds_it(#[case] _name: &str, #[case] recorded: String, #[case] functions: String, #[case] check: &str) {
     let directory = app(&functions);
-    let paths = paths.iter().flat_map(|path| ["--path", path]);
-    let options: Vec<&str> = ["hunt", "--cases", "600", "--jobs", "1"].into_iter().chain(paths).chain(ONE).collect();
+    std::fs::write(directory.path().join("recorded.toml"), recorded).unwrap();
+    let hunt = ["hunt", "--cases", "600", "--jobs", "1", "--recorded", "recorded.toml"];
+    let options: Vec<&str> = hunt.into_iter().chain(ONE).collect();
     let (code, printed, said) = relapse(directory.path(), &options);
     assert!(code == Some(1) && printed.contains(check), "{printed}{said}");
 }

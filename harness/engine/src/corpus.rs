@@ -51,13 +51,13 @@ pub struct CorpusService {
     /// The finding that shows it.
     pub finding: ExpectedFinding,
     /// Findings on both versions that are right.
-    pub known: Vec<KnownFinding>,
+    pub known: Vec<KnownMistake>,
 }
 
 /// A finding that is right on both versions, because it shows a mistake of a library that they use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KnownFinding {
+pub struct KnownMistake {
     /// The class or check that sees it, with its subject if it has one: `legal_close` or `legal_close: reason`.
     pub key: String,
     /// A text in its message; `None` for any.
@@ -135,7 +135,7 @@ struct MistakeFile {
     trigger: String,
     finding: ExpectedFinding,
     #[serde(default)]
-    known: Vec<KnownFinding>,
+    known: Vec<KnownMistake>,
 }
 
 impl Corpus {
@@ -229,7 +229,7 @@ fn whole_name(path: &str, text: &str, set: &Spanned<String>) -> Result<String, E
     Err(Error::at(path, text, set.span(), message, did_you_mean(name, known)))
 }
 
-impl KnownFinding {
+impl KnownMistake {
     /// Whether a hunt's finding, or another one of its smallest case, is this one.
     pub fn is(&self, found: &Found) -> bool {
         let also = found.also.iter().any(|(key, message)| self.is_key(key, message));
@@ -400,7 +400,7 @@ mod tests {
     };
     use rstest::rstest;
 
-    use super::{ExpectedFinding, KnownFinding, SYMPTOMS};
+    use super::{ExpectedFinding, KnownMistake, SYMPTOMS};
 
     fn expected(text: &str) -> ExpectedFinding {
         toml::from_str(text).unwrap()
@@ -480,7 +480,7 @@ mod tests {
         #[case] message: Option<&str>,
         #[case] is_known: bool,
     ) {
-        let known = KnownFinding { key: key.to_owned(), message: message.map(str::to_owned), reason: String::new() };
+        let known = KnownMistake { key: key.to_owned(), message: message.map(str::to_owned), reason: String::new() };
         let site = FindingSite { route: Some("ws:/graphql".to_owned()), exception: None };
         let rule = Rule::Check("legal_close");
         let found = FindingKey { rule, subject: Some("reason".to_owned()), site: Some(site) };

@@ -101,7 +101,7 @@ pub enum BudgetLeft {
     Reserve,
 }
 
-/// What an application holds of clients that are gone, where there is something of each of several; nothing where the target
+/// The things that an application holds of clients that are gone, where there is something of each of several; nothing where the target
 /// cannot tell.
 #[derive(Debug, Default)]
 pub struct LeftBehind {
@@ -184,7 +184,8 @@ pub trait Target: fmt::Debug + Sync {
     /// The connections and sessions that it holds now; `None` where it cannot tell.
     fn residue(&self) -> Option<Leftovers>;
 
-    /// What its application holds of clients of a run that are gone. The last time that a run asks, it is remembered.
+    /// The things that its application holds of clients of a run that are gone. The last time that a run asks, they are
+    /// remembered.
     fn left_behind(&self, _run: &Recorder, _is_last: bool) -> LeftBehind {
         LeftBehind::default()
     }

@@ -409,7 +409,7 @@ pub struct Finding {
     pub exchange: Option<usize>,
     /// The exception that it is about, where the outcome of the exchange does not tell it.
     #[serde(skip)]
-    pub exception: Option<Exception>,
+    pub exception: Option<Box<Exception>>,
 }
 
 impl Finding {

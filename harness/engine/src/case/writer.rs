@@ -249,6 +249,7 @@ impl File {
         }
     }
 
+    // Long: a line for each key of a request.
     fn request(&mut self, request: &Request, credential: Credential) {
         if !request.query.is_empty() {
             self.line("query", escape_bytes(&request.query));

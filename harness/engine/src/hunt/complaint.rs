@@ -117,7 +117,7 @@ fn look_at(
     let found = found.map(|finding| Complaint {
         key: finding.id(),
         exchange: finding.exchange,
-        exception: finding.exception,
+        exception: finding.exception.map(|exception| *exception),
         message: finding.message,
     });
     let mut all: Vec<Complaint> = found.chain(bad).collect();

@@ -160,7 +160,7 @@ pub(super) fn twice(choices: Choices, routes: &[Route], names: [&str; 2]) -> Opt
     if choices.fork("is other way").happens(1, 8) {
         visits.push(say(other, &route.messages[last]));
     }
-    // What makes something is what others are told of.
+    // Others are told of something that was made.
     let weight = |route: &Route| if making_method(route).is_some() { 6 } else { 1 };
     let plain = routes.iter().filter(|route| !route.is_websocket);
     let plain = plain.map(|route| (weight(route), route.to_string(), Some(route)));
@@ -195,7 +195,7 @@ pub(super) fn twins(choices: Choices, routes: &[Route]) -> Option<Visits> {
         true => route.messages.clone(),
         false => some.into_iter().cloned().collect(),
     };
-    // What makes a thing need not be told of one.
+    // A request that makes a thing need not know of one.
     let (makers, users) = (or_all(whole), or_all(knowing));
     let made = choices.fork("made").one(&makers);
     let mut visits = vec![asked(&made), asked(&made)];

@@ -355,7 +355,7 @@ fn successor(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
     Some([left, whole].map(|request| vec![step(Action::Request(request))]).to_vec())
 }
 
-/// What clients say in each round: the messages that clients send there, from the first one on, or words.
+/// The words of clients in each round: the messages that clients send there, from the first one on, or words.
 fn said(choices: Choices, route: &Route) -> Vec<Action> {
     let known = choices.fork("known");
     let count = choices.fork("count");

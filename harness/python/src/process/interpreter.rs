@@ -234,9 +234,9 @@ struct RunningCalls {
     exchanges: BTreeMap<i64, ExchangeRecorder>,
     /// The call of the lifespan.
     lifespan: Option<i64>,
-    /// What the application was seen to hold of calls that are over.
+    /// The things that the application was seen to hold of calls that are over.
     held: Vec<HeldOfCalls>,
-    /// What it was seen to hold in an earlier run, until nothing was waited for any more.
+    /// The things that it was seen to hold in an earlier run, until nothing was waited for any more.
     stays: BTreeSet<(Held, String)>,
 }
 
@@ -420,7 +420,7 @@ impl Interpreter {
         lock(&self.calls).running.contains_key(&id)
     }
 
-    /// What the application holds of clients of this run that are gone; the last time, it is remembered.
+    /// The things that the application holds of clients of this run that are gone; the last time, they are remembered.
     pub(crate) fn left_behind(&self, run: &Recorder, is_last: bool) -> LeftBehind {
         let first = {
             let mut calls = lock(&self.calls);
@@ -777,7 +777,7 @@ impl RunningCalls {
                 if let (Some(Value::Int(number)), Some((_, scribe))) = (&id, self.exchanges.last_key_value())
                     && self.lifespan == Some(*number)
                 {
-                    // Work in the background fails for whoever came last.
+                    // Work in the background fails for the client that came last.
                     let what = EventKind::Logged { level: Level::Error, message, unhandled };
                     return scribe.record(Actor::Application, what);
                 }

@@ -39,13 +39,13 @@ pub(super) struct EdgeExchange {
     /// How many answers have begun.
     answers: usize,
     /// The answer that a fault keeps back.
-    held: Option<Held>,
+    held: Option<HeldHead>,
     /// The request that waits for its answer, as it was passed on, where it may be made again.
     again: Option<Vec<u8>>,
 }
 
 /// An answer that is kept back, as far as it came.
-struct Held {
+struct HeldHead {
     kept: Vec<u8>,
     /// How many bytes of its head are among them.
     head: usize,
@@ -56,7 +56,7 @@ struct Held {
 /// How much of an answer is kept back at most, in bytes; then everything is handed on as it comes.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
-impl Held {
+impl HeldHead {
     /// Hands on the pieces that are full.
     fn hand_on(&mut self, carried: &mut Vec<u8>) {
         let body = self.kept.len() - self.head;
@@ -337,7 +337,7 @@ impl EdgeExchange {
         take(incoming, length);
         self.held = held.map(|piece| {
             let kept = carried.split_off(start);
-            Held { head: kept.len(), kept, piece }
+            HeldHead { head: kept.len(), kept, piece }
         });
         None
     }

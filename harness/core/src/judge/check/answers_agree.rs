@@ -64,7 +64,7 @@ impl Answer<'_> {
 }
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
-    // What a fault does may last.
+    // The effect of a fault may last.
     if evidence.readings.len() <= 2 * TIMES || evidence.transcript.fired.iter().any(|fired| *fired > 0) {
         return Vec::new();
     }
@@ -172,7 +172,7 @@ fn is_later<'a>(answer: Answer<'a>, other: Answer<'a>) -> bool {
 /// The request in pieces since which alone the answers to a whole one may have changed: it came right before, as the same
 /// request came whole before each other one.
 fn cut_before<'l, 'a>(odd: &Asked<'_>, all: &'l [Asked<'a>]) -> Option<&'l Asked<'a>> {
-    let right_before = |asked: &Asked<'_>| all.iter().filter(|other| other.span.end <= asked.span.start).next_back();
+    let right_before = |asked: &Asked<'_>| all.iter().rfind(|other| other.span.end <= asked.span.start);
     let cause = right_before(odd).filter(|cause| cause.is_in_pieces)?;
     let mut same = all.iter().filter(|other| !std::ptr::eq(odd, *other) && odd.repeats(other));
     let is_whole_elsewhere =

@@ -29,12 +29,12 @@ struct Turn<'a> {
     /// The act.
     act: Option<Act<'a>>,
     /// How often each other session was told each message.
-    told: BTreeMap<usize, BTreeMap<&'a [u8], Told>>,
+    told: BTreeMap<usize, BTreeMap<&'a [u8], DeliveryTimes>>,
 }
 
 /// How often a message came, and when it did first and last.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct DeliveryTimes {
     times: usize,
     first: Duration,
     last: Duration,
@@ -48,14 +48,14 @@ enum Act<'a> {
 
 /// A session, and the messages that its client has said, each with how often.
 #[derive(Debug, Default)]
-struct Session<'a> {
+struct SessionState<'a> {
     target: Option<&'a [u8]>,
     said: BTreeMap<&'a [u8], usize>,
 }
 
-impl Session<'_> {
+impl SessionState<'_> {
     /// Whether its client has said the same as another one, and some of it once more.
-    fn repeats(&self, other: &Session<'_>) -> bool {
+    fn repeats(&self, other: &SessionState<'_>) -> bool {
         let (own, others) = (self.said.keys().collect::<BTreeSet<_>>(), other.said.keys().collect::<BTreeSet<_>>());
         let is_said_once = other.said.values().all(|times| *times == 1);
         let is_alike = own == others && self.target.is_some() && self.target == other.target;
@@ -68,8 +68,8 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     if sessions < 2 || evidence.transcript.fired.iter().any(|fired| *fired > 0) {
         return Vec::new();
     }
-    let mut state: BTreeMap<usize, Session<'_>> = BTreeMap::new();
-    let (mut turn, mut turns) = (Turn::default(), Seen::default());
+    let mut state: BTreeMap<usize, SessionState<'_>> = BTreeMap::new();
+    let (mut turn, mut turns) = (Turn::default(), SeenActs::default());
     for event in &evidence.transcript.events {
         if event.party != Actor::Probe {
             continue;
@@ -87,7 +87,8 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
             EventKind::FrameSent(Frame { .. }) | EventKind::Left | EventKind::LinkReset => None,
             EventKind::FrameSeen(frame) if frame.is_message() && event.exchange != turn.actor => {
                 let told = turn.told.entry(event.exchange).or_default();
-                let told = told.entry(&frame.payload).or_insert(Told { times: 0, first: event.at, last: event.at });
+                let told =
+                    told.entry(&frame.payload).or_insert(DeliveryTimes { times: 0, first: event.at, last: event.at });
                 (told.times, told.last) = (told.times + 1, event.at);
                 continue;
             }
@@ -110,10 +111,10 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
 /// The turns in which a session was told something more often than another: the session with how often, the act of the
 /// turn, and in how many turns with this act.
 #[derive(Debug, Default)]
-struct Seen<'a>(Vec<((usize, usize), Act<'a>, usize)>);
+struct SeenActs<'a>(Vec<((usize, usize), Act<'a>, usize)>);
 
-impl<'a> Seen<'a> {
-    fn add(&mut self, turn: &Turn<'a>, sessions: &BTreeMap<usize, Session<'_>>) {
+impl<'a> SeenActs<'a> {
+    fn add(&mut self, turn: &Turn<'a>, sessions: &BTreeMap<usize, SessionState<'_>>) {
         let Some(act) = turn.act else { return };
         for (one, told) in &turn.told {
             let Some(own) = sessions.get(one) else { continue };

@@ -268,7 +268,7 @@ pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
             key,
             message,
             exchange,
-            exception,
+            exception: exception.map(Box::new),
         }));
     }
     findings

@@ -22,7 +22,7 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     found
 }
 
-/// What the application itself still holds of them. Of a leftover only the name tells it from others: the number of clients
+/// The things of them that the application itself still holds. Of a leftover only the name tells it from others: the number of clients
 /// is that of the case.
 fn left_behind(evidence: &RunView<'_>) -> Vec<Violation> {
     let mut found = Vec::new();

@@ -53,6 +53,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// Serves one WebSocket connection to its end. The wire, and what watches for a stop, where it goes on with another request.
+// Long: the stages of a connection, one after the other.
 pub(super) async fn serve(
     wire: Wire,
     head: RequestHead,
