@@ -329,7 +329,7 @@ const SEEN_FROM_OUTSIDE: [(Defect, &str, u64); 35] = [
     (Defect::FormsNotNegotiable, "starlette", 161),
     (Defect::HandlerIsAFunction, "starlette", 1),
     (Defect::UnknownTypeRaises, "starlette", 125),
-    (Defect::HttpScopeRewritten, "fastapi", 317),
+    (Defect::HttpScopeRewritten, "fastapi", 483),
     (Defect::AuthExcludesEverything, "starlette", 59),
 ];
 
