@@ -239,11 +239,7 @@ fn write_echo(directory: &Path) {
     const ECHO: &str = r#"
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        while True:
-            event = await receive()
-            await send({"type": event["type"] + ".complete"})
-            if event["type"] == "lifespan.shutdown":
-                return
+        return  # it has none
     await receive()
     await send({"type": "websocket.accept"})
     while True:

@@ -18,67 +18,13 @@ async def me(scope, receive, send):
 "#;
 
 /// Both clients ask in turn, at the same time, and in turn.
-const AT_ONCE: &str = r#"
-summary = "Each client gets its own answer."
-
-[[step]]
-as = "ann"
-request = "GET /me"
-query = "name=ann"
-
-[[step]]
-as = "ben"
-request = "GET /me"
-query = "name=ben"
-
-[[step]]
-as = "ann"
-request = "GET /me"
-query = "name=ann"
-
-[[step]]
-as = "ben"
-request = "GET /me"
-query = "name=ben"
-
-[[step]]
-as = "ann"
-request = "GET /me"
-query = "name=ann"
-answer = "later"
-
-[[step]]
-as = "ben"
-request = "GET /me"
-query = "name=ben"
-
-[[step]]
-as = "ann"
-read_answer = true
-
-[[step]]
-as = "ann"
-request = "GET /me"
-query = "name=ann"
-
-[[step]]
-as = "ben"
-request = "GET /me"
-query = "name=ben"
-
-[[step]]
-as = "ann"
-request = "GET /me"
-query = "name=ann"
-
-[[step]]
-as = "ben"
-request = "GET /me"
-query = "name=ben"
-
-[expect]
-accept = ["ok"]
-"#;
+fn at_once() -> String {
+    let ask = |name: &str| format!("\n[[step]]\nas = \"{name}\"\nrequest = \"GET /me\"\nquery = \"name={name}\"\n");
+    let in_turn = [ask("ann"), ask("ben")].concat().repeat(2);
+    let together = ask("ann") + "answer = \"later\"\n" + &ask("ben") + "\n[[step]]\nas = \"ann\"\nread_answer = true\n";
+    let summary = "summary = \"Each client gets its own answer.\"\n";
+    [summary, &in_turn, &together, &in_turn, "\n[expect]\naccept = [\"ok\"]\n"].concat()
+}
 
 /// A body that is kept, of which the first piece or all of it is read.
 const BLOB: &str = r#"
@@ -205,10 +151,10 @@ fn judged(functions: &str, case: &str) -> (String, Vec<String>, Value) {
 }
 
 #[rstest]
-#[case::mixed_up(PROFILE.replace("OWN", "now[0]"), AT_ONCE.to_owned(), Some("answers_agree"))]
-#[case::own_answer(PROFILE.replace("OWN", "name"), AT_ONCE.to_owned(), None)]
+#[case::mixed_up(PROFILE.replace("OWN", "now[0]"), at_once(), Some("answers_agree"))]
+#[case::own_answer(PROFILE.replace("OWN", "name"), at_once(), None)]
 // An answer that changes each time says nothing.
-#[case::counted(PROFILE.replace("OWN", "(now.append(1) or str(len(now)))"), AT_ONCE.to_owned(), None)]
+#[case::counted(PROFILE.replace("OWN", "(now.append(1) or str(len(now)))"), at_once(), None)]
 #[case::first_piece(BLOB.replace("READ", "True").replace("SAYS", "str(len(body)).encode()"), in_pieces(), Some("answers_agree"))]
 #[case::first_piece_is_kept(BLOB.replace("READ", "True").replace("SAYS", "b'kept'"), in_pieces(), Some("answers_agree"))]
 #[case::whole_body(BLOB.replace("READ", "not event.get('more_body')").replace("SAYS", "str(len(body)).encode()"), in_pieces(), None)]

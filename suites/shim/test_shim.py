@@ -965,7 +965,7 @@ class Logging(ShimCase):
         # An object that lives for one request only has no state of its own.
         self.assertEqual(told(31, "/request/melon", ("seed", 3, 3)), [share])
         self.assertEqual(told(32, "/ben", ("seed", 3, 4)), [])
-        # What another case left is what all begin with.
+        # State that an earlier case left counts as a start value, and nothing is told.
         self.assertEqual(told(4, "/ben", first), [])
         self.assertEqual(told(5, "/ann/pear", ("seed", 5, 1)), [])
         self.assertEqual(told(6, "/ben", ("seed", 6, 2)), ['all instances share Visitor.basket: ["apple", "melon", "pear"]'])

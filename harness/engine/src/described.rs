@@ -357,11 +357,11 @@ fn merged(parts: impl Iterator<Item = Json>) -> Json {
 
 /// A number between the limits of a schema.
 fn number(schema: &Json) -> Json {
-    let limit = |keys: [&str; 2]| keys.into_iter().find_map(|key| schema.get(key)?.as_f64());
-    let least = limit(["minimum", "exclusiveMinimum"]).unwrap_or(0.0);
-    let most = limit(["maximum", "exclusiveMaximum"]).unwrap_or(least + 2.0);
+    let limit = |keys: &[&str]| keys.iter().find_map(|key| schema.get(key)?.as_f64());
+    let least = limit(&["minimum", "exclusiveMinimum"]).unwrap_or(0.0);
+    let most = limit(&["maximum", "exclusiveMaximum"]).unwrap_or(least + 2.0);
     let value = if least + 1.0 <= most { least + 1.0 } else { least };
-    let value = match limit(["multipleOf", "multipleOf"]) {
+    let value = match limit(&["multipleOf"]) {
         Some(step) if step > 0.0 => (value / step).ceil() * step,
         _ => value,
     };

@@ -101,8 +101,8 @@ pub enum BudgetLeft {
     Reserve,
 }
 
-/// The things that an application holds of clients that are gone, where there is something of each of several; nothing where the target
-/// cannot tell.
+/// The tasks and objects that an application holds for clients that are gone. It is empty unless each of several clients
+/// has one, and on a target that cannot look into the application.
 #[derive(Debug, Default)]
 pub struct LeftBehind {
     /// Each with the exchange of the last of its clients.
@@ -184,8 +184,8 @@ pub trait Target: fmt::Debug + Sync {
     /// The connections and sessions that it holds now; `None` where it cannot tell.
     fn residue(&self) -> Option<Leftovers>;
 
-    /// The things that its application holds of clients of a run that are gone. The last time that a run asks, they are
-    /// remembered.
+    /// The tasks and objects that its application holds for clients of a run that are gone. `is_last` says that the run does
+    /// not ask again: what is found then is remembered, and later runs need not wait for it.
     fn left_behind(&self, _run: &Recorder, _is_last: bool) -> LeftBehind {
         LeftBehind::default()
     }

@@ -1,5 +1,5 @@
-//! Draws stories in which something is said again: word for word in pieces, by two clients at the same time, twice by one
-//! client and once by another, or to make two things of one kind. Checks compare what comes of it.
+//! Draws stories in which clients repeat a request or a message: with its body in pieces, at the same time as another
+//! client, once more than another client, or to make two things of one kind. Checks compare the answers.
 
 use std::time::Duration;
 

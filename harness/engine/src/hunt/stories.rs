@@ -20,7 +20,7 @@ use relapse_core::{
     },
 };
 
-/// How many clients do the same; from three on it is looked what is left of each.
+/// How many clients do the same: the fewest of which a target tells what is left behind.
 const ROUNDS: usize = 3;
 
 /// The names of clients who meet.

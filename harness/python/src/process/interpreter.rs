@@ -420,7 +420,7 @@ impl Interpreter {
         lock(&self.calls).running.contains_key(&id)
     }
 
-    /// The things that the application holds of clients of this run that are gone; the last time, they are remembered.
+    /// As [`Target::left_behind`](relapse::target::Target::left_behind).
     pub(crate) fn left_behind(&self, run: &Recorder, is_last: bool) -> LeftBehind {
         let first = {
             let mut calls = lock(&self.calls);

@@ -96,14 +96,14 @@ class Leftovers:
             gc.collect()
             of_tasks = [("task", *rest) for rest in self.tasks(over)]
             found += of_tasks
-            # What runs on is the reason why the rest is still there.
+            # A task that runs on keeps the other objects of its call alive: only the task is told.
             over.difference_update(*(numbers for *_, numbers in of_tasks))
             found += [("objects", *rest) for rest in self.objects(over)]
         session.events.extend(("leftover", *rest) for rest in sorted(found))
 
     def left(self, over):
         """Of which of these calls anything is there: a task, the call itself, or what was made in it."""
-        # What a collection of garbage frees goes from the dictionary at once; a copy is made between two.
+        # A garbage collection removes calls from the dictionary while it is read, so a copy is read.
         found = {number for number, ref in self.session.kept.copy().items() if ref() is not None}
         found.update(number for number, ref in self.made if ref() is not None)
         found.update(call.id for call, _ in self.running())

@@ -1567,7 +1567,7 @@ class LogTap(logging.Handler):
             message = f"{message.strip()}: {type(exc).__name__}: {render(str, exc, 2000)}"
             if call is not None and record.levelno >= logging.ERROR:
                 call.add_raised(exc)
-                # What the app itself logs it has handled.
+                # An exception that the app itself logs is handled by the app.
                 if not own.has(record.pathname) and not is_flow(exc) and own.has_frame_of(exc):
                     unhandled = failure(exc)[:3]
         self.events.append(

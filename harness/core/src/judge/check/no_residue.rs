@@ -22,8 +22,8 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     found
 }
 
-/// The things of them that the application itself still holds. Of a leftover only the name tells it from others: the number of clients
-/// is that of the case.
+/// The tasks and objects that the application still holds for clients that are gone. The key has the name alone, because the
+/// number of clients differs from case to case.
 fn left_behind(evidence: &RunView<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for reading in &evidence.readings {
