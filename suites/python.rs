@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse::{
+    deadline::Deadline,
     external::{External, Front},
     run,
     service_file::ServiceFile,
@@ -54,6 +55,7 @@ pub(crate) fn site(python: &Path, directory: &Path, app: &str) -> PythonSite {
         fresh: false,
         memory_limit: MEMORY_LIMIT,
         start_limit: START_LIMIT,
+        deadline: Deadline::NEVER,
         lifespan: LifespanMode::Auto,
         epoch: Epoch::Fixed,
         coverage: CodeCoverage::None,

@@ -187,6 +187,7 @@ fn on_target(
             guesses: RouteGuessing::Checked,
             coverage: CodeCoverage::None,
             seed: args.seed,
+            deadline,
         };
         let server = target.reach_unseen(&runtime, context, binding, token)?;
         let peer = FramingSubject {

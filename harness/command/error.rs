@@ -179,6 +179,9 @@ pub(crate) enum UsageError {
     /// A hunt that reached nothing.
     #[error("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases")]
     HuntReachedNothing,
+    /// A hunt that could not do everything.
+    #[error("the hunt could not do all its work, and has no result")]
+    HuntUnfinished,
     /// A corpus behind several profiles.
     #[error("--corpus hunts behind one profile: name one, as in `--profile {first}`")]
     CorpusBehindSeveral {

@@ -68,8 +68,7 @@ fn directory_of(path: &Path) -> PathBuf {
 }
 
 fn write_whole(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
-    // A link to a file stays a link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = behind_links(path)?;
     let metadata = fs::metadata(&path);
     if metadata.as_ref().is_ok_and(|metadata| !metadata.is_file()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
@@ -93,6 +92,20 @@ fn write_whole(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
         Existing::Keep => file.persist_noclobber(&path)?,
     };
     Ok(())
+}
+
+/// The file that a path stands for: a link stays a link, also where nothing is at its other end yet.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    /// As many as Linux follows (path_resolution(7)).
+    const LINKS_MAX: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(other) => path = directory_of(&path).join(other),
+            Err(_) => return Ok(fs::canonicalize(&path).unwrap_or(path)),
+        }
+    }
+    Err(io::Error::other("its links go round"))
 }
 
 #[cfg(unix)]
@@ -145,5 +158,25 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o666);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_stays_and_gets_its_file() {
+        use std::os::unix::fs::symlink;
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        symlink("second", &first).unwrap();
+        symlink("new/file", &second).unwrap();
+        write(&first, "one", Existing::Replace).unwrap();
+        assert!(
+            fs::symlink_metadata(&first).unwrap().is_symlink() && fs::symlink_metadata(&second).unwrap().is_symlink()
+        );
+        assert_eq!(fs::read_to_string(directory.path().join("new/file")).unwrap(), "one");
+        assert!(write(&first, "two", Existing::Keep).is_err());
+        let round = directory.path().join("round");
+        symlink("round", &round).unwrap();
+        let error = write(&round, "one", Existing::Replace).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("its links go round"));
     }
 }

@@ -32,6 +32,18 @@ pub(crate) fn is_needed(arguments: impl Iterator<Item = OsString>) -> bool {
     })
 }
 
+/// What holds of the processes that a command starts, as the long help of such a command says it.
+pub(crate) const HELP: &str = "\
+Processes that are started end with the command, on Linux:
+  everywhere  the command ends, by itself, by a signal or by SIGKILL: its guard, the reaper of all its
+              descendants (Linux 3.4), kills what is left; where the guard is killed, the command ends in order
+  everywhere  both are killed at one moment: interpreters end (parent-death signal); what an app started in a
+              session of its own is held by a container or a cgroup only
+  since 6.12  an app, and everything that it starts, cannot signal the command (Landlock, where it is on);
+              before, `os.kill` and its like in Python cannot
+On other systems a command ends the groups of its processes, and nothing more is held.
+";
+
 /// Stands guard in front of this same command; the exit code that the command had. `None` where this process is to do the
 /// work itself: it has its guard, or the system has none.
 #[cfg(target_os = "linux")]
@@ -60,6 +72,7 @@ mod linux {
     use std::path::PathBuf;
     use std::process::{ExitCode, ExitStatus};
 
+    use nix::sys::signal::SigSet;
     use relapse_python::process::{GUARD, adopt_descendants, end_descendants};
     use relapse_simulate::clock::{Clock, Runtime};
     use rustix::process::{Pid, Signal as Number, getpid, getppid, kill_process, set_parent_process_death_signal};
@@ -92,6 +105,11 @@ mod linux {
     /// Ends in order when the guard is killed.
     pub(super) fn be_guarded() {
         let guard = getppid();
+        // Its group is never the foreground one of a terminal, so that printing would stop it where the terminal has
+        // `tostop`. Threads inherit this; processes that are started do not.
+        let mut held = SigSet::empty();
+        held.add(nix::sys::signal::SIGTTOU);
+        let _ = held.thread_block();
         let _ = set_parent_process_death_signal(Some(Number::TERM));
         let _ = adopt_descendants();
         if getppid() != guard {

@@ -17,8 +17,8 @@ use relapse::{
     discover::servers,
     files::{FileLimit, read_text},
     hunt::{
-        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, FIRST_GENERATION, Found, Greeting, Ground, Hunt,
-        HuntWatch, Reproduction, hunt_all,
+        Campaign, Change, Coverage, ExternalTarget as ForeignPrey, FINDINGS_MAX, FIRST_GENERATION, Found, Greeting,
+        Ground, Hunt, HuntWatch, Reproduction, Unfinished, hunt_all,
     },
     trial::{option, shell},
 };
@@ -96,8 +96,9 @@ pub(super) struct HuntArgs {
     cases: Option<u64>,
     /// How long to hunt behind each profile, as in `60s` or `5m`
     ///
-    /// It is all the time there is, also for making what is found smaller, for confirming it and for tests. The cases are
-    /// not the same from machine to machine then.
+    /// It is all the time there is, also for the start of an application, for making what is found smaller, for confirming
+    /// it and for tests; only what --server and --requirements install is installed before. The cases are not the same from
+    /// machine to machine then.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// The first seed; each case has the next one
@@ -152,6 +153,8 @@ pub(super) struct HuntArgs {
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "before")]
     write_pytest: Option<PathBuf>,
     /// How many cases run at a time; as many as cores without it
+    ///
+    /// At most 32, or 4 behind a real server: each needs memory, and the command takes no more than 256 MiB itself.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Run each case twice instead, and tell the first difference
@@ -303,7 +306,7 @@ impl HuntArgs {
     }
 
     /// Everything that says how versions are reached.
-    fn context<'a>(&'a self, profile: Option<&'a str>) -> TargetContext<'a> {
+    fn context<'a>(&'a self, profile: Option<&'a str>, deadline: Deadline) -> TargetContext<'a> {
         let (budget, python) = (&self.budget, &self.python);
         TargetContext {
             budget,
@@ -312,6 +315,7 @@ impl HuntArgs {
             guesses: RouteGuessing::Checked,
             coverage: CodeCoverage::Counted,
             seed: self.seed,
+            deadline,
         }
     }
 }
@@ -354,7 +358,7 @@ fn hunt_on_backend(args: &HuntArgs, hunt: &Hunt, mut baseline: Option<BaselineRu
     let verdicts = replayed.iter().flat_map(|report| &report.trials);
     report.replayed = verdicts.map(|(ran, judgement)| (ran.case().name.clone(), judgement.verdict)).collect();
     baseline.iter_mut().for_each(|baseline| baseline.judge(&mut report));
-    let exit = exit_of(report.conclusion());
+    let exit = exit_of(report.conclusion(), report.unfinished.is_nothing());
     let results = vec![(None, HuntResult::Alone(Box::new(report), start.elapsed()))];
     let kept = print_all(pages, results, baseline, 1);
     written?;
@@ -482,7 +486,7 @@ fn check_on_target(args: &HuntArgs, plan: &TargetHunt<'_>) -> CommandResult {
             break;
         }
         let profile = profile.as_deref();
-        let hunt = hunt_for(args, target, profile, &plan.introduction, note)?;
+        let hunt = hunt_for(args, target, profile, &plan.introduction, Deadline::NEVER.or_when(end_request), note)?;
         let exit = determinism::of_hunt(&hunt, |number| check_again(args, profile, number))?;
         shut_down(&hunt)?;
         if exit != CommandExit::Passes {
@@ -526,7 +530,7 @@ fn hunt_on_target(args: &HuntArgs, plan: &TargetHunt<'_>, mut baseline: Option<B
         if let (Some(baseline), HuntResult::Alone(report, _)) = (&mut baseline, &mut hunted.result) {
             baseline.judge(report);
         }
-        let exit = exit_of(hunted.result.conclusion());
+        let exit = exit_of(hunted.result.conclusion(), hunted.result.is_finished());
         let result = Hunts { results: vec![(None, hunted.result)], baseline: None };
         if printing == Printing::AsItComes {
             print_page(&(pages.hunts)(&result));
@@ -559,7 +563,7 @@ fn hunt_behind(
     let (deadline, reproducers) = (args.deadline(), Reproducers::of(Some(front.directory)));
     let mut hunted = Vec::new();
     for (number, version) in (1..).zip(&plan.versions) {
-        let mut hunt = hunt_for(args, version, front.profile, &plan.introduction, note)?;
+        let mut hunt = hunt_for(args, version, front.profile, &plan.introduction, deadline, note)?;
         // Of two versions each has two fifths of the time, and the rest is for trying on one what was found on the other.
         hunt.deadline = if plan.versions.len() > 1 { deadline.part(2 * number, 5) } else { deadline };
         let reproducers = reproducers.beside();
@@ -617,8 +621,11 @@ fn compare(
     HuntedVersion { hunt, campaign, reproducers }: HuntedVersion,
     front: HuntFront<'_>,
 ) -> CommandResult<Hunted> {
-    let unfinished = [&before, &campaign].map(|campaign| campaign.unfinished.line());
-    unfinished.iter().filter(|line| !line.is_empty()).for_each(|line| note(line.trim_end()));
+    let mut unfinished = Unfinished::default();
+    for campaign in [&before, &campaign] {
+        campaign.unfinished.line().lines().for_each(note);
+        unfinished.add(campaign.unfinished.clone());
+    }
     let progress = progress(before.found.len() + campaign.found.len(), "findings tried on both");
     let change = Change::between((&old, before), (&hunt, campaign), || progress.inc(1))?;
     progress.finish_and_clear();
@@ -630,7 +637,7 @@ fn compare(
         Err(error) => (BTreeSet::new(), stopped.and(Err(error))),
     };
     let (written, deadline) = (written.and(stopped), hunt.deadline);
-    let report = ChangeReport::of(&hunt, &change, shutdown, |found, side| match side {
+    let report = ChangeReport::of(&hunt, &change, (shutdown, &unfinished), |found, side| match side {
         Side::Before => again(args, front.profile, found, &of_old),
         Side::After => again(args, front.profile, found, &reproducers),
     });
@@ -647,10 +654,11 @@ fn hunt_for(
     target: &TargetSpec,
     profile: Option<&str>,
     introduction: &TargetIntroduction,
+    deadline: Deadline,
     tell: impl Fn(&str),
 ) -> CommandResult<Hunt> {
     let TargetIntroduction { binding, token, .. } = introduction;
-    let (context, clock) = (args.context(profile), target.clock(&args.python));
+    let (context, clock) = (args.context(profile, deadline), target.clock(&args.python));
     let runtime = Runtime::new(clock);
     let server = target.reach(&runtime, context, binding, token)?;
     let places = server.target.capabilities().places;
@@ -677,10 +685,10 @@ fn hunt_for(
     Ok(args.part(hunt))
 }
 
-/// The exit code of a hunt; one that reached nothing says so.
-fn exit_of(conclusion: Conclusion) -> CommandExit {
+/// The exit code of a hunt. One that reached nothing although it did everything says so.
+fn exit_of(conclusion: Conclusion, is_finished: bool) -> CommandExit {
     if conclusion == Conclusion::Nothing {
-        complain_of(&UsageError::HuntReachedNothing);
+        complain_of(&if is_finished { UsageError::HuntReachedNothing } else { UsageError::HuntUnfinished });
     }
     CommandExit::from(conclusion)
 }
@@ -721,6 +729,9 @@ fn watched(
     let watched = WatchedHunt { progress, start, so_far: Mutex::default(), reproducers, baseline };
     let campaign = hunt_all(hunt, jobs, &watched)?;
     watched.progress.finish_and_clear();
+    if campaign.has_more {
+        note(&format!("there are more than {FINDINGS_MAX} findings: those that came later are left out"));
+    }
     Ok(campaign)
 }
 
@@ -737,7 +748,9 @@ impl HuntWatch for WatchedHunt<'_> {
     fn reached(&self, reached: &Coverage, complaints: &BTreeSet<FindingKey>) {
         let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
         so_far.0.add(reached);
-        so_far.1.extend(complaints.iter().cloned());
+        if so_far.1.len() < FINDINGS_MAX {
+            so_far.1.extend(complaints.iter().cloned());
+        }
         let (classes, kinds, complaints) = (so_far.0.classes.len(), so_far.0.faults.len(), so_far.1.len());
         self.progress.inc(reached.cases);
         let rate = so_far.0.cases as f64 / self.start.elapsed().as_secs_f64().max(0.001);
@@ -832,6 +845,7 @@ fn merge(args: &HuntArgs, parts: &[PathBuf], baseline: Option<BaselineRun<'_>>) 
     }
     print_page(&(args.format.pages.merged)(&document));
     kept?;
-    let exits = document.hunts().into_iter().map(|(_, report)| exit_of(report.conclusion()));
+    let exits =
+        document.hunts().into_iter().map(|(_, report)| exit_of(report.conclusion(), report.unfinished.is_nothing()));
     Ok(exits.max().unwrap_or(CommandExit::NoResult))
 }

@@ -64,7 +64,8 @@ impl InitArgs {
         let own = &self.own;
         own.check(self.profile.as_slice())?;
         let path = own.service_file.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
-        if path.exists() && !self.force {
+        // A link to nothing is somebody's too.
+        if path.symlink_metadata().is_ok() && !self.force {
             return Err(UsageError::FileExists { path }.into());
         }
         // Of an application its routes are known, of a server nothing is.
@@ -96,10 +97,10 @@ pub(super) fn init(args: &InitArgs) -> CommandResult {
     end_in_order("stopping without writing a file; a second signal ends at once");
     let own = &args.own;
     let runtime = Runtime::new(own.clock());
-    let server = own.reach(&runtime, args.profile.as_deref(), &binding, &token, RouteGuessing::Kept)?;
+    let deadline = Deadline::after(Some(args.time)).or_when(end_request);
+    let server = own.reach(&runtime, args.profile.as_deref(), &binding, &token, RouteGuessing::Kept, deadline)?;
     let bar = progress_by_time("asking");
     bar.enable_steady_tick(Duration::from_millis(200));
-    let deadline = Deadline::after(Some(args.time)).or_when(end_request);
     let token = if token.is_empty() { InitToken::None } else { InitToken::Given };
     let found = runtime.block_on(get_acquainted(server, &own.python.path, token, deadline));
     bar.finish_and_clear();

@@ -45,6 +45,7 @@ use relapse::{
     Result,
     case::Case,
     discover::{Catalogue, EMBEDDED, server},
+    hunt::WORKERS_MAX,
 };
 use relapse_core::error::Error;
 use relapse_python::process::end_all as end_processes;
@@ -143,7 +144,10 @@ struct Selection {
 /// leaves the options to `relapse run`.
 fn command() -> clap::Command {
     fn with_exit_codes(command: clap::Command) -> clap::Command {
-        command.after_long_help(CommandExit::help()).mut_subcommands(with_exit_codes)
+        let starts_processes = command.get_arguments().any(|argument| argument.get_id() == "python");
+        let processes = if starts_processes { guard::HELP } else { "" };
+        let help = [&CommandExit::help(), processes].join("\n");
+        command.after_long_help(help.trim_end().to_owned()).mut_subcommands(with_exit_codes)
     }
     let short = "Without a command, all cases run; the options are those of `relapse run`.";
     let options: Vec<String> = Arguments::command().get_arguments().map(|arg| arg.get_id().to_string()).collect();
@@ -230,9 +234,10 @@ fn defect(name: &str) -> Result<Defect> {
     found.ok_or_else(|| Error::unknown("defect", name, Defect::ALL.iter().map(|defect| defect.name())))
 }
 
-/// How many run at a time: so many, or as many as there are cores.
+/// How many run at a time: so many, or as many as there are cores, and no more than there is memory for.
 fn jobs(named: Option<u16>) -> usize {
-    named.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    let wanted = named.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    wanted.min(WORKERS_MAX)
 }
 
 /// The README's example is a test.

@@ -42,7 +42,7 @@ pub(super) struct ReplayArgs {
     /// How to print the verdicts.
     #[arg(long, default_value = "human", value_parser = Format::parser(|renderer| renderer.verdicts))]
     format: Format<fn(&Report, usize) -> String>,
-    /// How many reproducers run at a time; as many as there are cores without it.
+    /// How many reproducers run at a time, at most 32; as many as there are cores without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 }

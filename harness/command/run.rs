@@ -75,7 +75,7 @@ pub(super) struct RunArgs {
     /// With its place in the conversation.
     #[arg(long)]
     check_determinism: bool,
-    /// How many trials run at a time; as many as cores without it
+    /// How many trials run at a time, at most 32; as many as cores without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     #[command(flatten)]
@@ -255,8 +255,8 @@ fn run_behind(
     let TargetIntroduction { binding, token, .. } = &plan.introduction;
     let runtime = Runtime::new(plan.target.clock(python));
     let guesses = RouteGuessing::Apart;
-    let context =
-        TargetContext { budget: &url.budget, python, profile, guesses, coverage: CodeCoverage::None, seed: args.seed };
+    let (budget, seed, coverage) = (&url.budget, args.seed, CodeCoverage::None);
+    let context = TargetContext { budget, python, profile, guesses, coverage, seed, deadline };
     let before = match &url.before {
         Some(before) => Some(before.version(&runtime, context, binding, token)?),
         None => None,

@@ -118,7 +118,9 @@ fn behind(
 ) -> CommandResult<(CommandExit, Option<Looked>)> {
     let (own, TargetIntroduction { binding, token, .. }) = (&args.own, introduction);
     let runtime = Runtime::new(own.clock());
-    let mut server = own.reach(&runtime, front, binding, token, RouteGuessing::Checked)?;
+    // Each further look has a time of its own.
+    let deadline = if args.watch || args.wait.is_some() { Deadline::NEVER } else { args.deadline() };
+    let mut server = own.reach(&runtime, front, binding, token, RouteGuessing::Checked, deadline)?;
     if binding.is_unknown() && server.routes.is_empty() {
         return Err(UsageError::NoRoute.into());
     }

@@ -55,6 +55,7 @@ impl Driven {
             fresh: false,
             memory_limit: MEMORY_LIMIT,
             start_limit: START_LIMIT,
+            deadline: Deadline::NEVER,
             lifespan: LifespanMode::Auto,
             epoch: Epoch::Fixed,
             coverage: CodeCoverage::None,

@@ -268,6 +268,26 @@ fn the_time_of_a_hunt_bounds_all_of_it() {
     assert!(!life.reproducers("reproducers").is_empty(), "{printed}");
 }
 
+/// An app that takes long to start, from the first time on or from the second: `--time` bounds that too.
+#[rstest]
+#[case::at_once("True", 2, "the time was over before slow:app was imported; --time gives it more")]
+#[case::again("os.path.exists('started')", 1, "no_server_error: 500")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn the_time_of_a_hunt_bounds_the_start_of_an_app(#[case] is_slow: &str, #[case] code: i32, #[case] told: &str) {
+    let life = Life::new();
+    let app = format!(
+        "import os, time\nif {is_slow}:\n    time.sleep(100)\nopen('started', 'w').close()\nfrom service import app\n"
+    );
+    fs::write(life.path().join("slow.py"), app).unwrap();
+    let began = Instant::now();
+    let mut hunt = life.command(&["hunt", "--target", "asgi:slow:app", "--path", "GET /raises", "--time", "3s"]);
+    let output = hunt.arg("--python").arg(crate::python::python()).output().unwrap();
+    let (took, printed) = (began.elapsed(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{printed}");
+    assert!(printed.contains(told), "{printed}");
+    assert!(took < Duration::from_secs(9), "{took:?}: {printed}");
+}
+
 /// The run that shows that an app is stuck is kept: each further one would take as long.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

@@ -1,58 +1,147 @@
 //! Servers that never do what a server should.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use relapse_core::wire::head::accept_key;
 
-/// How a server talks without end.
+/// How a server talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Talk {
     /// A body in chunks that never ends.
     Chunks,
+    /// The same, a byte at a time.
+    SmallChunks,
     /// A body of a tebibyte, as announced.
     Length,
     /// A body without a length.
     UntilEnd,
     /// One header that never ends.
     Header,
+    /// Headers without end.
+    Headers,
+    /// A cookie that is as long as a head may be.
+    Cookie,
+    /// A status line that never ends.
+    StatusLine,
+    /// Empty lines before any head.
+    BlankLines,
     /// Interim answers.
     Interim,
+    /// A chunk whose size does not fit 64 bits.
+    ChunkSize,
+    /// What may follow the size of a chunk, without end.
+    ChunkExtension,
+    /// Trailers without end.
+    Trailers,
+    /// Two lengths that differ.
+    TwoLengths,
+    /// A length below 0.
+    NegativeLength,
+    /// A length that does not fit 64 bits.
+    HugeLength,
+    /// A body that says that it is compressed, and is not.
+    FalseGzip,
+    /// Redirects to itself.
+    Redirects,
     /// Text messages of 60 KB.
     Messages,
     /// Text messages of 20 bytes.
     SmallMessages,
+    /// Messages of 15 MiB.
+    LongMessages,
     /// Pings.
     Pings,
+    /// A ping that is longer than one may be.
+    LongPing,
+    /// Closes, again and again.
+    Closes,
     /// Pieces of a message that never ends.
     Fragments,
     /// Empty pieces of a message that never ends.
     EmptyFragments,
+    /// Pieces of a message that never began.
+    NoBeginning,
     /// A frame of an exbibyte, as announced.
     Frame,
+    /// Frames with a mask, as clients have it.
+    Masked,
+    /// Frames with bits that nothing has agreed on.
+    ReservedBits,
+    /// Text that is not UTF-8.
+    NoText,
+    /// An upgrade with the key of somebody else.
+    WrongKey,
+    /// An upgrade to something that nobody knows, for every request.
+    OtherProtocol,
+    /// Nothing.
+    Silent,
+    /// Nothing, and the end after the request.
+    Closed,
+    /// The end before the request is read, which resets the connection.
+    Reset,
+    /// A head, a byte at a time, slowly.
+    SlowHead,
+    /// A body, a byte at a time, slowly.
+    SlowBody,
+    /// An answer before anything is asked.
+    Early,
+    /// The greeting of another protocol.
+    Ssh,
+    /// An alert of TLS.
+    TlsAlert,
+    /// The preface and frames of HTTP/2.
+    Http2,
+    /// Anything.
+    Noise,
+    /// Zeros.
+    Zeros,
+    /// Control characters and false directions in a head and in a body.
+    Controls,
 }
 
-/// A server that talks without end to each client that asks for anything; it ends with its test.
+/// What a server says.
+#[derive(Default)]
+struct Script {
+    /// Whether it waits for a request.
+    is_rude: bool,
+    /// Whether a WebSocket is accepted; a request without one is served then.
+    accepts: bool,
+    first: Vec<u8>,
+    /// What follows again and again. If it is empty, the server waits for the client's end.
+    again: Vec<u8>,
+    /// How long it waits after each byte.
+    pause: Option<Duration>,
+    /// Whether it ends after the first.
+    ends: bool,
+}
+
+/// A server that talks to each client that asks for anything; it ends with its test.
 pub(super) struct Talker {
     pub(super) address: SocketAddr,
     written: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
 }
 
 impl Talker {
     pub(super) fn start(talk: Talk) -> Talker {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, written) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
-        let count = Arc::clone(&written);
+        let address = listener.local_addr().unwrap();
+        let talker = Talker { address, written: Arc::default(), accepted: Arc::default() };
+        let (written, accepted) = (Arc::clone(&talker.written), Arc::clone(&talker.accepted));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let count = Arc::clone(&count);
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let written = Arc::clone(&written);
                 // A client that goes is all that ends it.
-                std::thread::spawn(move || talk_to(stream, talk, &count));
+                std::thread::spawn(move || talk_to(stream, talk, &written));
             }
         });
-        Talker { address, written }
+        talker
     }
 
     pub(super) fn url(&self) -> String {
@@ -63,31 +152,55 @@ impl Talker {
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
+
+    /// How many clients it had.
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
 }
 
 fn talk_to(mut stream: TcpStream, talk: Talk, written: &AtomicU64) -> io::Result<()> {
-    let head = read_head(&mut stream)?;
-    let (answer, piece) = said(talk);
-    let key = head
-        .lines()
-        .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")));
-    match (answer, key) {
-        (Some(answer), _) => stream.write_all(answer.as_bytes())?,
-        (None, Some((_, key))) => {
-            let accept = accept_key(key.as_bytes());
-            let upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
-            stream.write_all(format!("{upgrade}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes())?;
-            if matches!(talk, Talk::Fragments | Talk::EmptyFragments) {
-                // The first piece of the message.
-                stream.write_all(&[0x01, 0])?;
-            }
-        }
-        (None, None) => return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    let script = script(talk);
+    if script.is_rude && script.ends {
+        // With bytes unread, the end is a reset.
+        stream.peek(&mut [0])?;
+        return Ok(());
     }
-    loop {
-        stream.write_all(&piece)?;
+    let head = if script.is_rude { String::new() } else { read_head(&mut stream)? };
+    if script.accepts {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        let Some((_, key)) = lines.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")) else {
+            return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        };
+        let key = if talk == Talk::WrongKey { "b3RoZXIga2V5IG9mIDE2IQ==" } else { key };
+        let accept = accept_key(key.as_bytes());
+        let upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
+        stream.write_all(format!("{upgrade}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes())?;
+    }
+    say(&mut stream, &script.first, &script, written)?;
+    while !script.again.is_empty() {
+        say(&mut stream, &script.again, &script, written)?;
+    }
+    if script.ends {
+        return stream.shutdown(Shutdown::Write);
+    }
+    io::copy(&mut stream, &mut io::sink()).map(drop)
+}
+
+fn say(stream: &mut TcpStream, bytes: &[u8], script: &Script, written: &AtomicU64) -> io::Result<()> {
+    let pieces = bytes.chunks(if script.pause.is_some() { 1 } else { usize::MAX });
+    for piece in pieces {
+        stream.write_all(piece)?;
         written.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        script.pause.iter().for_each(|time| pause(*time));
     }
+    Ok(())
+}
+
+/// Lets time pass in which only another process, or another thread, can do something.
+pub(super) fn pause(time: Duration) {
+    let (_alive, never) = mpsc::channel::<()>();
+    let _ = never.recv_timeout(time);
 }
 
 fn read_head(stream: &mut TcpStream) -> io::Result<String> {
@@ -99,22 +212,85 @@ fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// The beginning of an answer, where it is no upgrade, and what follows again and again.
-fn said(talk: Talk) -> (Option<&'static str>, Vec<u8>) {
-    let body = vec![b'x'; 0xffff];
+/// Frames, each with the first byte and with an unmasked payload of this length.
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u64;
+    let mut frame = vec![first];
+    match length {
+        0..126 => frame.push(length as u8),
+        126..=0xffff => frame.extend([&[126][..], &(length as u16).to_be_bytes()].concat()),
+        _ => frame.extend([&[127][..], &length.to_be_bytes()].concat()),
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+// Long: an arm for each way to talk.
+fn script(talk: Talk) -> Script {
+    let piece = vec![b'x'; 0xffff];
+    let answers = |first: &str, again: Vec<u8>| Script { first: first.into(), again, ..Script::default() };
+    let ok = |headers: &str, again: Vec<u8>| answers(&format!("HTTP/1.1 200 OK\r\n{headers}"), again);
+    let session = |again: Vec<u8>| Script { accepts: true, again, ..Script::default() };
+    let once = |first: &[u8]| Script { first: first.to_vec(), ..Script::default() };
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
     match talk {
-        Talk::Chunks => {
-            (Some("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), [&b"ffff\r\n"[..], &body, b"\r\n"].concat())
+        Talk::Chunks => ok(chunked, [&b"ffff\r\n"[..], &piece, b"\r\n"].concat()),
+        Talk::SmallChunks => ok(chunked, b"1\r\nx\r\n".repeat(1000)),
+        Talk::Length => ok("Content-Length: 1099511627776\r\n\r\n", piece),
+        Talk::UntilEnd => ok("\r\n", piece),
+        Talk::Header => ok("X-Endless: ", piece),
+        Talk::Headers => ok("", b"X-More: x\r\n".repeat(1000)),
+        Talk::Cookie => ok(&format!("Content-Length: 0\r\nSet-Cookie: a={}\r\n\r\n", "x".repeat(60_000)), Vec::new()),
+        Talk::StatusLine => answers("HTTP/1.1 200 ", piece),
+        Talk::BlankLines => answers("", b"\r\n".repeat(1000)),
+        Talk::Interim => answers("", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(1000)),
+        Talk::ChunkSize => ok(chunked, [&b"fffffffffffffffffffff\r\n"[..], &piece].concat()),
+        Talk::ChunkExtension => ok(&format!("{chunked}1;"), piece),
+        Talk::Trailers => ok(&format!("{chunked}0\r\n"), b"X-More: x\r\n".repeat(1000)),
+        Talk::TwoLengths => ok("Content-Length: 5\r\nContent-Length: 7\r\n\r\nhello", Vec::new()),
+        Talk::NegativeLength => ok("Content-Length: -1\r\n\r\n", piece),
+        Talk::HugeLength => ok("Content-Length: 99999999999999999999999\r\n\r\n", piece),
+        Talk::FalseGzip => ok("Content-Encoding: gzip\r\nContent-Length: 65535\r\n\r\n", piece),
+        Talk::Redirects => answers("HTTP/1.1 307 Again\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", Vec::new()),
+        Talk::Messages => session(frame(0x81, &piece)),
+        Talk::SmallMessages => session(frame(0x81, &[b'x'; 20]).repeat(1000)),
+        Talk::LongMessages => session(frame(0x81, &vec![b'x'; 15 << 20])),
+        Talk::Pings => session(frame(0x89, b"").repeat(1000)),
+        Talk::LongPing => session(frame(0x89, &piece)),
+        Talk::Closes => session(frame(0x88, &[3, 0xe8]).repeat(1000)),
+        // The first piece of the message.
+        Talk::Fragments => Script { first: frame(0x01, b""), ..session(frame(0x00, &piece)) },
+        Talk::EmptyFragments => Script { first: frame(0x01, b""), ..session(frame(0x00, b"").repeat(1000)) },
+        Talk::NoBeginning => session(frame(0x00, &piece)),
+        Talk::Frame => session([&[0x82, 127, 0x10, 0, 0, 0, 0, 0, 0, 0][..], &piece].concat()),
+        Talk::Masked => session([&[0x81, 0x80 | 5, 1, 2, 3, 4][..], b"hello"].concat()),
+        Talk::ReservedBits => session(frame(0xf1, &piece)),
+        Talk::NoText => session(frame(0x81, &[0xff; 100])),
+        Talk::WrongKey => session(frame(0x81, &piece)),
+        Talk::OtherProtocol => {
+            answers("HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n", piece)
         }
-        Talk::Length => (Some("HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n"), body),
-        Talk::UntilEnd => (Some("HTTP/1.1 200 OK\r\n\r\n"), body),
-        Talk::Header => (Some("HTTP/1.1 200 OK\r\nX-Endless: "), body),
-        Talk::Interim => (Some(""), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(1000)),
-        Talk::Messages => (None, [&[0x81, 126, 0xff, 0xff][..], &body].concat()),
-        Talk::SmallMessages => (None, [&[0x81, 20][..], &[b'x'; 20]].concat().repeat(1000)),
-        Talk::Pings => (None, [0x89, 0].repeat(1000)),
-        Talk::Fragments => (None, [&[0x00, 126, 0xff, 0xff][..], &body].concat()),
-        Talk::EmptyFragments => (None, [0x00, 0].repeat(1000)),
-        Talk::Frame => (None, [&[0x82, 127, 0x10, 0, 0, 0, 0, 0, 0, 0][..], &body].concat()),
+        Talk::Silent => Script::default(),
+        Talk::Closed => Script { ends: true, ..Script::default() },
+        Talk::Reset => Script { is_rude: true, ends: true, ..Script::default() },
+        Talk::SlowHead => Script { pause: Some(Duration::from_millis(5)), ..ok("X-Slow: ", vec![b'x']) },
+        Talk::SlowBody => {
+            let slow = ok("Content-Length: 100000\r\n\r\n", vec![b'x']);
+            Script { pause: Some(Duration::from_millis(1)), ..slow }
+        }
+        Talk::Early => Script { is_rude: true, ..ok("Content-Length: 2\r\n\r\nok", Vec::new()) },
+        Talk::Ssh => Script { is_rude: true, ..once(b"SSH-2.0-OpenSSH_9.9\r\n") },
+        Talk::TlsAlert => once(&[21, 3, 3, 0, 2, 2, 10]),
+        Talk::Http2 => once(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"),
+        Talk::Noise => {
+            let mut chance = fastrand::Rng::with_seed(1);
+            answers("", std::iter::repeat_with(|| chance.u8(..)).take(1 << 16).collect())
+        }
+        Talk::Zeros => answers("", vec![0; 1 << 16]),
+        Talk::Controls => {
+            let text = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}live\u{0}";
+            let head = format!("HTTP/1.1 500 {text}\r\nServer: {text}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+            answers(&head, Vec::new())
+        }
     }
 }

@@ -385,3 +385,41 @@ fn signals_at_any_moment_leave_nothing(
 
 /// A case that the app of the signals fails.
 const CASE: &str = "summary = \"It answers.\"\n[[step]]\nrequest = \"GET /x\"\n[expect]\naccept = [\"http 200\"]\n";
+
+/// A terminal that stops what prints from another group than the one in front of it (`stty tostop`). The command has a group of
+/// its own, behind its guard.
+const TERMINAL: &str = r#"
+import os, pty, sys, termios
+child, terminal = pty.fork()
+if child == 0:
+    modes = termios.tcgetattr(0)
+    modes[3] |= termios.TOSTOP
+    termios.tcsetattr(0, termios.TCSANOW, modes)
+    os.execvp(sys.argv[1], sys.argv[1:])
+said = b""
+while True:
+    try:
+        more = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not more:
+        break
+    said += more
+sys.stdout.buffer.write(said)
+sys.stdout.flush()
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_terminal_does_not_stop_the_command() {
+    let marked = Marked::new("");
+    let mut command = Command::new(crate::python::python());
+    command.args(["-c", TERMINAL, env!("CARGO_BIN_EXE_relapse"), "validate", "--target", "http://127.0.0.1:1"]);
+    command.current_dir(marked.path()).env(MARK, &marked.mark).process_group(0);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (status, output, errors) = end(child);
+    assert_eq!(status.code(), Some(1), "{output}{errors}");
+    assert!(output.contains("127.0.0.1:1"), "{output}{errors}");
+    marked.assert_nothing_lives_on();
+}

@@ -1,12 +1,16 @@
 //! The built command, looked at from outside: the memory that it takes, how it ends, and what it leaves behind.
 
+#![expect(clippy::disallowed_methods, reason = "the time of a command is measured from outside")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
 
 /// The variable that every process has that a command starts, whatever becomes of its parent.
 const MARKER: &str = "RELAPSE_HOSTILE";
@@ -30,6 +34,7 @@ const PEAK_BYTES_MAX: u64 = 256 << 20;
 pub(super) struct Watched {
     child: Child,
     marker: String,
+    began: Instant,
     /// The most memory that it was seen to take, in bytes.
     peak: u64,
     output: Receiver<Output>,
@@ -56,6 +61,8 @@ pub(super) struct Ended {
     pub(super) status: Option<ExitStatus>,
     /// The most memory that it was seen to take, in bytes.
     pub(super) peak: u64,
+    /// How long it ran.
+    pub(super) took: Duration,
     pub(super) stdout: String,
     pub(super) stderr: String,
     /// The processes that it left behind.
@@ -65,9 +72,17 @@ pub(super) struct Ended {
 impl Watched {
     /// Starts the built command in a directory.
     pub(super) fn start(arguments: &[&str], directory: &Path) -> Watched {
+        Watched::start_command(crate::support::relapse_command(), arguments, directory)
+    }
+
+    /// The same, with the usual effect of every signal.
+    pub(super) fn start_signaled(arguments: &[&str], directory: &Path) -> Watched {
+        Watched::start_command(crate::support::signaled_command(), arguments, directory)
+    }
+
+    fn start_command(mut command: Command, arguments: &[&str], directory: &Path) -> Watched {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let marker = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut command = crate::support::relapse_command();
         command.args(arguments).current_dir(directory).env(MARKER, &marker);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -77,6 +92,7 @@ impl Watched {
         Watched {
             child,
             marker,
+            began: Instant::now(),
             peak: 0,
             output,
             _open: sender,
@@ -88,7 +104,7 @@ impl Watched {
 
     /// Lets it run for as long as one look takes; whether it has printed something.
     pub(super) fn look(&mut self) -> bool {
-        self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0));
+        self.peak = self.peak.max(own_peak(self.child.id()));
         let heard = match self.output.recv_timeout(LOOK_EVERY) {
             Ok(output) => output,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
@@ -134,13 +150,19 @@ impl Watched {
 
     /// Kills it.
     pub(super) fn kill(mut self) -> Ended {
-        self.peak = self.peak.max(peak(self.child.id()).unwrap_or(0));
+        self.peak = self.peak.max(own_peak(self.child.id()));
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.ended(None)
     }
 
+    /// Its process: where it has a guard, that is the guard.
+    pub(super) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     fn ended(mut self, status: Option<ExitStatus>) -> Ended {
+        let took = self.began.elapsed();
         for _ in 0..looks(REST_LIMIT) {
             if self.streams == 0 {
                 break;
@@ -155,7 +177,7 @@ impl Watched {
             self.look();
             orphans = marked(&self.marker);
         }
-        Ended { status, peak: self.peak, stdout: self.stdout, stderr: self.stderr, orphans }
+        Ended { status, peak: self.peak, took, stdout: self.stdout, stderr: self.stderr, orphans }
     }
 }
 
@@ -169,6 +191,11 @@ impl Ended {
         assert_eq!(self.orphans, [""; 0], "it left processes");
         assert!(self.status.is_none_or(|status| status.code().is_some()), "it was ended by a signal: {self:?}");
         self
+    }
+
+    /// The most memory that it took, in MiB.
+    pub(super) fn peak_mib(&self) -> u64 {
+        self.peak >> 20
     }
 
     /// Checks that it ended by itself.
@@ -204,6 +231,18 @@ fn tell_lines(from: impl Read + Send + 'static, to: Sender<Output>, of: fn(Strin
         // Where the command is not looked at any more, it does not matter.
         let _ = to.send(Output::Over);
     });
+}
+
+/// The most memory that a command took until now, in bytes: its guard and itself, whichever took more.
+fn own_peak(guard: u32) -> u64 {
+    let file = |process: u32| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let tasks = fs::read_dir(format!("/proc/{guard}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<u32> =
+        children.flat_map(|all| all.split(' ').filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect();
+    // What an app starts is no part of the command.
+    let own = children.into_iter().filter(|child| file(*child).is_some_and(|its| Some(its) == file(guard)));
+    own.chain([guard]).filter_map(peak).max().unwrap_or(0)
 }
 
 /// The most memory that a process took until now, in bytes (proc_pid_status(5), `VmHWM`).

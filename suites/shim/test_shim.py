@@ -682,6 +682,23 @@ class Conversation(ShimCase):
         self.assertEqual(frames, [(os.path.join(self.folder, "main.py"), 5, "app"),
                                   (path, 2, "fail")])
 
+    def test_numbers_of_the_system_are_hidden(self):
+        shim = self.run_app("""
+            import os, threading
+            here = os.getpid()
+            async def app(scope, receive, send):
+                thread, parent = threading.get_native_id(), os.getppid()
+                if scope["path"] == "/short":
+                    os.getpid = lambda: 12
+                    raise ValueError("12 rows: process 12, 'pid': 12, [12], rapid 12, worker 13")
+                raise ValueError(f"pid {here} (thread id: {thread}), parent={parent}, worker 13")
+            """)
+        messages = [shim.events(("call", ident, http_scope(path)))[0][3]
+                    for ident, path in enumerate(("/long", "/short"), 1)]
+        self.assertEqual(messages, [
+            "pid … (thread id: …), parent=…, worker 13",
+            "12 rows: process …, 'pid': …, [12], rapid 12, worker 13"])
+
     def test_raised_special(self):
         shim = self.run_app("""
             import sys

@@ -1,6 +1,6 @@
 //! Runs a case on the built-in backend with and without its defects, and judges.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,6 +26,7 @@ use relapse::{
     run,
     service_file::ServiceFile,
     target::{IN_MEMORY, ProcessControl, Target},
+    targets::connections::panic_text,
     trial::Trial,
     verdict,
 };
@@ -49,6 +50,7 @@ use relapse_core::{
 use relapse_simulate::{
     clock::{Clock, Runtime},
     link::Listener,
+    memory::{self, SharedMemory},
     profile::Profile,
     recorder::{self, Recorder},
 };
@@ -237,15 +239,25 @@ fn judge_remaining(
     deadline: Deadline,
     done: &(dyn Fn() + Sync),
 ) -> Vec<(usize, TrialResult)> {
-    let runner = BackendRunner::default();
+    let mut runner = BackendRunner::default();
     let mut judged = Vec::new();
+    let _memory = SharedMemory::of_worker();
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(trial) = trials.get(index) else { return judged };
         judged.push(match deadline.is_over() {
             true => (index, TrialResult::inconclusive(late(deadline))),
-            false => (index, runner.judge(trial, seed)),
+            false => {
+                let result = catch_unwind(AssertUnwindSafe(|| runner.judge(trial, seed)));
+                let result = result.unwrap_or_else(|panic| {
+                    runner = BackendRunner::default();
+                    let error = Error::HarnessPanicked { seed, text: panic_text(panic) };
+                    TrialResult::inconclusive(Reason::Harness(format!("could not {error}")))
+                });
+                (index, result)
+            }
         });
+        memory::give_back();
         done();
     }
 }

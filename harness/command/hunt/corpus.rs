@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use relapse::{
     corpus::{Corpus, CorpusService, CorpusVersion, ExpectedFinding},
+    deadline::Deadline,
     hunt::{Coverage, Found, Hunt, HuntWatch, hunt_all},
 };
 use relapse_core::{error::Error, judge::verdict::FindingKey};
@@ -18,6 +19,7 @@ use crate::{
     error::{CommandResult, Failure, UsageError},
     exit_code::CommandExit,
     interrupt::{end_in_order, was_asked_to_end},
+    jobs,
     output::{
         ProgressReport, complain_about, complain_of_one, in_words, note, print_page, progress, reason, tell_progress,
         width,
@@ -106,7 +108,8 @@ pub(super) fn hunt_on_corpus(args: &HuntArgs, plan: &CorpusHunt) -> CommandResul
         }
     };
     std::thread::scope(|scope| {
-        let others: Vec<ScopedJoinHandle<'_, ()>> = (1..args.jobs.unwrap_or(1)).map(|_| scope.spawn(work)).collect();
+        let others: Vec<ScopedJoinHandle<'_, ()>> =
+            (1..jobs(args.jobs.or(Some(1)))).map(|_| scope.spawn(work)).collect();
         work();
         others.into_iter().for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     });
@@ -200,15 +203,16 @@ impl ServiceHunt<'_> {
         let introduction = target.introduce(&args.python, &args.service_file)?;
         let file = self.service.file(version).display().to_string();
         let tell = |text: &str| self.progress.suspend(|| note(&format!("{file}: {text}")));
-        let hunt = hunt_for(&args, &target, Some(&self.plan.profile), &introduction, tell)?;
+        let hunt = hunt_for(&args, &target, Some(&self.plan.profile), &introduction, Deadline::NEVER, tell)?;
         // The time is for the hunt, and the service has started by now.
         let hunt = Hunt { deadline: args.deadline(), ..hunt };
         let watch = MistakeWatch::on(&self.service.finding);
         let campaign = hunt_all(&hunt, 1, &watch)?;
         let took = watch.start.elapsed();
         let unfinished = campaign.unfinished.line();
-        if !unfinished.is_empty() {
-            tell(unfinished.trim_end());
+        unfinished.lines().for_each(tell);
+        if let Some((seed, text)) = campaign.unfinished.internal_errors.into_iter().next() {
+            return Err(Error::HarnessPanicked { seed, text }.into());
         }
         let (shutdown, first) = (shut_down(&hunt)?, watch.into_first());
         Ok(VersionHunt { args, found: campaign.found, shutdown, first, took })

@@ -261,8 +261,11 @@ impl HuntReport {
     }
 
     /// The conclusion: `Finding` where something was found that can be shown again and is in no baseline, `Nothing` where
-    /// nothing was reached or cases are left out.
+    /// nothing was reached or cases are left out. Where the harness failed it is `Nothing`, whatever was found.
     pub fn conclusion(&self) -> Conclusion {
+        if !self.unfinished.internal_errors.is_empty() {
+            return Conclusion::Nothing;
+        }
         let fails = self.found.iter().any(FoundReport::fails);
         match (!fails && self.shutdown.is_subset(&self.known_shutdown), self.proves_nothing()) {
             (false, _) => Conclusion::Finding,
@@ -547,15 +550,17 @@ pub struct ChangeReport {
     /// The places that faults could act at.
     places: Vec<String>,
     conclusion: Conclusion,
+    /// Whether both hunts did all their work.
+    is_finished: bool,
 }
 
 impl ChangeReport {
-    /// The effect of a change, seen by the hunt on the version from after. `kept` says where the reproducer of each finding
+    /// The effect of a change, seen by the hunt on the version from after, with what both hunts could not do. `kept` says where the reproducer of each finding
     /// was written, and which command shows it again.
     pub fn of(
         hunt: &Hunt,
         change: &Change,
-        shutdown: BTreeSet<String>,
+        (shutdown, unfinished): (BTreeSet<String>, &Unfinished),
         kept: impl Fn(&Found, Side) -> (String, String),
     ) -> ChangeReport {
         let mut found: BTreeMap<ChangeKind, Vec<FoundReport>> = ChangeKind::ALL.map(|fate| (fate, Vec::new())).into();
@@ -567,7 +572,11 @@ impl ChangeReport {
             reached: change.reached.clone(),
             counts: [change.findings(Side::Before), change.findings(Side::After)],
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
-            conclusion: change.conclusion(&hunt.places).max(Conclusion::passes_if(shutdown.is_empty())),
+            conclusion: match unfinished.internal_errors.is_empty() {
+                true => change.conclusion(&hunt.places).max(Conclusion::passes_if(shutdown.is_empty())),
+                false => Conclusion::Nothing,
+            },
+            is_finished: unfinished.is_nothing(),
             shutdown,
         }
     }
@@ -611,6 +620,14 @@ impl HuntResult {
         match self {
             HuntResult::Alone(report, _) => report.conclusion(),
             HuntResult::Compared(change) => change.conclusion,
+        }
+    }
+
+    /// Whether it did all its work.
+    pub fn is_finished(&self) -> bool {
+        match self {
+            HuntResult::Alone(report, _) => report.unfinished.is_nothing(),
+            HuntResult::Compared(change) => change.is_finished,
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn launcher(
     // A token says by the true time when it was issued and when it expires.
     let has_tokens = binding.credential.source.is_some() || !binding.users.is_empty();
     let epoch = if has_tokens { Epoch::Now } else { Epoch::Fixed };
-    let site = PythonSite { epoch, coverage: context.coverage, ..site };
+    let site = PythonSite { epoch, coverage: context.coverage, deadline: context.deadline, ..site };
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
     let (named, recorded) = (context.python.named_routes()?, context.python.recorded()?);
     let behind = match context.python.server.clone() {

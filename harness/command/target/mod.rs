@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::Args;
 use relapse::{
     Result,
+    deadline::Deadline,
     discover::servers,
     external::{External, Front, Version},
     hunt::Launch,
@@ -123,6 +124,8 @@ pub(super) struct TargetContext<'a> {
     /// Whether the code that the app's calls reach is counted.
     pub(super) coverage: CodeCoverage,
     pub(super) seed: u64,
+    /// The end of the work that it is started for.
+    pub(super) deadline: Deadline,
 }
 
 /// How a target is spoken to.
@@ -316,10 +319,11 @@ impl TargetArgs {
         binding: &ServiceFile,
         token: &str,
         guesses: RouteGuessing,
+        deadline: Deadline,
     ) -> Result<External> {
         let budget = &RequestBudgetArgs::UNLIMITED;
-        let context =
-            TargetContext { budget, python: &self.python, profile, guesses, coverage: CodeCoverage::None, seed: 1 };
+        let (python, coverage) = (&self.python, CodeCoverage::None);
+        let context = TargetContext { budget, python, profile, guesses, coverage, seed: 1, deadline };
         self.target.reach_unseen(runtime, context, binding, token)
     }
 }

@@ -7,6 +7,7 @@ use crate::builtin::runner::KNOWN;
 use clap::{Args, ValueEnum};
 use relapse::{
     Result,
+    deadline::Deadline,
     discover::{Catalogue, servers_named},
     files::{FileLimit, read_text},
     recording::{Recorded, is_secret, learn as learn_routes},
@@ -290,6 +291,7 @@ impl PythonArgs {
             fresh: self.fresh,
             memory_limit: self.memory_limit << 20,
             start_limit: self.start_limit,
+            deadline: Deadline::NEVER,
             lifespan: self.lifespan.into(),
             epoch: Epoch::Fixed,
             coverage: CodeCoverage::None,

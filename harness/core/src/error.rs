@@ -60,6 +60,14 @@ pub enum Error {
     /// The target's task died of a bug.
     #[error("finish the run: the target panicked: {0}")]
     TargetPanicked(String),
+    /// The harness itself died of a bug while it performed or judged a case.
+    #[error("finish the case with seed {seed}: the harness panicked: {text}")]
+    HarnessPanicked {
+        /// The seed of the case.
+        seed: u64,
+        /// The text of the panic.
+        text: String,
+    },
     /// The target was to get no more requests than it got.
     #[error("make another request: the target was to get no more; see --max-requests")]
     TooManyRequests,

@@ -65,6 +65,16 @@ impl Deadline {
         self.time.map(|(began, limit)| limit.saturating_sub(now().saturating_duration_since(began)))
     }
 
+    /// When the time is over, if ever.
+    pub fn end(&self) -> Option<Instant> {
+        self.time.and_then(|(began, limit)| began.checked_add(limit))
+    }
+
+    /// This limit, or the time that is left if that is less.
+    pub fn cap(&self, limit: Duration) -> Duration {
+        self.left().map_or(limit, |left| left.min(limit))
+    }
+
     /// Whether nothing more may begin.
     pub fn is_over(&self) -> bool {
         self.left().is_some_and(|left| left.is_zero()) || self.request() != EndRequest::None
@@ -156,6 +166,7 @@ mod tests {
         assert!(Deadline::after(Some(day)).within(hour).left().unwrap() <= hour);
         assert!(Deadline::after(Some(hour)).within(day).left().unwrap() <= hour);
         assert!(Deadline::after(Some(hour)).part(1, 2).left().unwrap() <= hour / 2);
+        assert!(Deadline::after(Some(hour)).cap(day) <= hour && Deadline::NEVER.cap(day) == day);
         assert!(!Deadline::after(Some(hour)).has_time_for(day) && Deadline::NEVER.has_time_for(day));
     }
 

@@ -167,15 +167,17 @@ async fn start(
     background.spawn(server::live(application, Arc::clone(profile), recorder.scribe(PROCESS), life, stopped));
     let mut lifespan = AppLifespan { stop, life: watched, recorder };
     let began = async { lifespan.life.wait_for(|life| *life != Life::Starting).await.map(|life| *life) };
-    let is_up = matches!(timeout(START_LIMIT, began).await, Ok(Ok(Life::Listening)));
+    let limit = if site.clock == Clock::Real { site.deadline.cap(START_LIMIT) } else { START_LIMIT };
+    let is_up = matches!(timeout(limit, began).await, Ok(Ok(Life::Listening)));
     if is_up && interpreter.trouble().is_none() {
         return Ok((AppProcess { interpreter, lifespan: Some(lifespan) }, introduction));
     }
-    Err(interpreter.trouble().unwrap_or_else(|| why_not(&lifespan.recorder.transcript(), &site.directory)))
+    let why = interpreter.trouble();
+    Err(why.unwrap_or_else(|| why_not(&lifespan.recorder.transcript(), limit, &site.directory)))
 }
 
 /// Why an application did not start, by what it said.
-fn why_not(transcript: &Transcript, directory: &Path) -> AppError {
+fn why_not(transcript: &Transcript, limit: Duration, directory: &Path) -> AppError {
     let exited = transcript.events.iter().rev().find_map(|event| match &event.what {
         EventKind::Exited { why } => Some(why.clone()),
         _ => None,
@@ -184,7 +186,7 @@ fn why_not(transcript: &Transcript, directory: &Path) -> AppError {
         EventKind::Logged { level: Level::Error | Level::Info, message, .. } => Some(message.as_str()),
         _ => None,
     });
-    let why = exited.unwrap_or_else(|| format!("the application did not start within {} s", START_LIMIT.as_secs()));
+    let why = exited.unwrap_or_else(|| format!("the application did not start within {} s", limit.as_secs_f64()));
     AppError::of_start(why, logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
 }
 

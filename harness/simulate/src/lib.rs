@@ -12,12 +12,14 @@
 //! | [`app_faults`] | faults between server and app: scopes, events and calls |
 //! | [`application`] | the interface that a server calls |
 //! | [`recorder`] | writes the transcript of a run |
+//! | [`memory`] | one large run at a time, among many small ones |
 
 pub mod app_faults;
 pub mod application;
 pub mod clock;
 pub mod edge;
 pub mod link;
+pub mod memory;
 pub mod profile;
 pub mod recorder;
 pub mod server;

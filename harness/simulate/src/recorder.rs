@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::link::Receiving;
+use crate::{link::Receiving, memory};
 use relapse_core::{
     fault::Place,
     plan::Plan,
@@ -250,7 +250,13 @@ impl ExchangeRecorder {
 
     fn take(&self, event: Event) {
         match &self.recorder.0.tap {
-            None => self.recorder.ledger().events.push(event),
+            None => {
+                let mut ledger = self.recorder.ledger();
+                ledger.events.push(event);
+                if ledger.events.bytes() > memory::SMALL_RUN_BYTES {
+                    memory::grow();
+                }
+            }
             Some(EventSink(take)) => take(event),
         }
     }

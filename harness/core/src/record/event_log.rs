@@ -103,20 +103,43 @@ impl EventLog {
         std::mem::take(&mut self.events)
     }
 
+    /// How many bytes the events take in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Lets events give way until half of the room is free, or nothing more can.
     fn give_way(&mut self) {
-        for kept in KEPT {
-            omit(&mut self.events, kept);
-            self.events.iter_mut().for_each(|event| shorten(event, kept.payload_bytes));
-            self.bytes = self.events.iter().map(|event| size_of::<Event>() + heap_bytes(&event.what)).sum();
-            if self.bytes <= RUN_BYTES_MAX / 2 {
-                break;
-            }
-        }
+        self.bytes = give_way(&mut self.events, RUN_BYTES_MAX / 2);
         self.events.shrink_to(self.events.len() * 2);
         // The rest is what the steps ask for. Twice as much of it before the next look, so that looking costs little.
         self.bytes_max = RUN_BYTES_MAX.max(2 * self.bytes);
     }
+}
+
+/// Makes the events of a run that is over small enough to be kept with many others: the middle of each exchange gives way.
+pub fn compact(events: &mut Vec<Event>, bytes_max: usize) {
+    if bytes(events) > bytes_max {
+        give_way(events, bytes_max);
+        events.shrink_to_fit();
+    }
+}
+
+/// Lets events give way until they take so many bytes, or nothing more can; the bytes that they take then.
+fn give_way(events: &mut Vec<Event>, bytes_max: usize) -> usize {
+    for kept in KEPT {
+        omit(events, kept);
+        events.iter_mut().for_each(|event| shorten(event, kept.payload_bytes));
+        if bytes(events) <= bytes_max {
+            break;
+        }
+    }
+    bytes(events)
+}
+
+/// The bytes that events take in memory.
+fn bytes(events: &[Event]) -> usize {
+    events.iter().map(|event| size_of::<Event>() + heap_bytes(&event.what)).sum()
 }
 
 /// How an event changes the number of calls that have not ended.
@@ -350,7 +373,9 @@ fn shorten(event: &mut Event, bytes_max: usize) {
         }
         EventKind::Received(Inbound::HttpRequest { body, .. })
         | EventKind::Sent(Outbound::ResponseBody { body, .. }) => shorten_vec(body, bytes_max),
-        EventKind::Logged { message, .. } => shorten_text(message, bytes_max),
+        EventKind::Logged { message: text, .. } | EventKind::DependencyCalled { error: Some(text), .. } => {
+            shorten_text(text, bytes_max)
+        }
         EventKind::CallRaised(exception) | EventKind::Handled(exception) | EventKind::Raised(exception) => {
             shorten_text(&mut exception.message, bytes_max)
         }

@@ -1,6 +1,6 @@
 //! Each case of a hunt, run twice.
 
-use super::{CHUNK, Hunt, Played, Worker};
+use super::{CHUNK, Hunt, Played, Worker, guarded};
 use crate::determinism::Divergence;
 use relapse_core::error::Error;
 
@@ -72,7 +72,7 @@ impl Worker<'_> {
         let mut played = Vec::new();
         for number in cases {
             let (drawn, seed) = self.draw(number);
-            played.push(self.play(&drawn, seed)?);
+            played.push(guarded(seed, || self.play(&drawn, seed))?);
         }
         Ok(played)
     }

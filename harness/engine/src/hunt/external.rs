@@ -401,7 +401,8 @@ impl ExternalTarget {
         steps
     }
 
-    fn is_real(&self) -> bool {
+    /// Whether its time is real.
+    pub(super) fn is_real(&self) -> bool {
         self.capabilities.clock == Clock::Real
     }
 

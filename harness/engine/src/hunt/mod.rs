@@ -4,6 +4,7 @@
 mod complaint;
 mod determinism;
 mod external;
+mod first_runs;
 mod generate;
 mod ground;
 mod promised;
@@ -22,7 +23,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,7 @@ use complaint::{Complaint, complains, complaints, is_in_another_dress, look, wit
 pub use determinism::{UnstableCase, run_twice};
 use external::Owned;
 pub use external::{ExternalTarget, Greeting, Launch};
+use first_runs::FirstRuns;
 use generate::AbstractCase;
 pub use generate::{GeneratedCase, GeneratorConfig};
 pub use ground::{BuiltIn, Ground, Runner};
@@ -45,6 +47,7 @@ pub use versions::{Change, ChangeKind};
 use crate::{
     case::Case,
     deadline::{Deadline, now},
+    targets::connections::panic_text,
 };
 use relapse_core::{
     asgi::event::Inbound,
@@ -62,7 +65,11 @@ use relapse_core::{
         transcript::{EventKind, Transcript},
     },
 };
-use relapse_simulate::{profile::Profile, recorder::capture_logs};
+use relapse_simulate::{
+    memory::{self, SharedMemory},
+    profile::Profile,
+    recorder::capture_logs,
+};
 
 /// The requests that fit no route, where the code that they reached is told.
 const OTHER_REQUESTS: &str = "other requests";
@@ -86,6 +93,18 @@ const SLOW_CONFIRMATION_LIMIT: Duration = Duration::from_secs(12);
 /// How many findings keep their first run and are reported when found. The limit is needed because the app decides how many
 /// there are.
 const FIRST_RUNS_MAX: usize = 100;
+
+/// How many findings a hunt keeps at all: those of its first cases.
+pub const FINDINGS_MAX: usize = 500;
+
+/// How many workers there are at most, each with a target of its own: the command takes no more memory than it may.
+pub const WORKERS_MAX: usize = 32;
+
+/// The same where time is real, and a run cannot wait until another one needs less memory.
+pub const WORKERS_IN_REAL_TIME_MAX: usize = 4;
+
+/// How often the harness itself may fail before the hunt ends.
+const INTERNAL_ERRORS_MAX: usize = 10;
 
 /// The part of its time in which a hunt that has found something goes on looking; the rest is for making that smaller.
 const LOOKING_PART: (u32, u32) = (3, 4);
@@ -183,9 +202,11 @@ pub struct Campaign {
     pub found: Vec<Found>,
     /// The part that it could not do.
     pub unfinished: Unfinished,
+    /// Whether there were more findings than [`FINDINGS_MAX`].
+    pub has_more: bool,
 }
 
-/// The part of a hunt that could not be done, because the app did not start for every worker.
+/// The part of a hunt that could not be done, because the app did not start for every worker, or the harness failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unfinished {
@@ -195,6 +216,9 @@ pub struct Unfinished {
     pub starts: u64,
     /// How many cases no other worker could do.
     pub cases: u64,
+    /// Why the harness itself failed, by the seed of the case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub internal_errors: BTreeMap<u64, String>,
 }
 
 impl Unfinished {
@@ -213,20 +237,40 @@ impl Unfinished {
         self.reasons.extend(other.reasons);
         self.starts += other.starts;
         self.cases += other.cases;
+        self.internal_errors.extend(other.internal_errors);
     }
 
-    /// A line for people; empty where the hunt did everything.
+    /// Lines for people; empty where the hunt did everything.
     pub fn line(&self) -> String {
-        if self.is_nothing() {
-            return String::new();
+        let errors = self.internal_errors.iter();
+        let errors = errors.map(|(seed, why)| {
+            format!("unfinished internal error with seed {seed}: the harness panicked: {why}; please report it\n")
+        });
+        errors.chain(self.line_of_starts()).collect()
+    }
+
+    /// What did not start.
+    fn line_of_starts(&self) -> Option<String> {
+        if self.starts == 0 && self.cases == 0 {
+            return None;
         }
         let reasons: Vec<&str> = self.reasons.iter().map(String::as_str).collect();
         let left_out = match self.cases {
             0 => "no case is left out because of that".to_owned(),
             cases => format!("{cases} case(s) are left out"),
         };
-        format!("unfinished the app did not start {} time(s): {}; {left_out}\n", self.starts, reasons.join("; "))
+        let (starts, reasons) = (self.starts, reasons.join("; "));
+        Some(format!("unfinished the app did not start {starts} time(s): {reasons}; {left_out}\n"))
     }
+}
+
+/// Does something with the case of this seed.
+///
+/// # Errors
+/// Also [`Error::HarnessPanicked`], when that panics. What it was done with need not be usable any more.
+fn guarded<T>(seed: u64, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|panic| Err(Error::HarnessPanicked { seed, text: panic_text(panic) }))
 }
 
 /// The reason, if an error says that the app does not start; it ends one worker, and not the hunt.
@@ -415,12 +459,16 @@ impl ToldFindings<'_> {
 /// # Errors
 /// When the harness could not do its work, or the app started for no worker.
 pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campaign, Error> {
-    let (steering, is_over) = (Steering::default(), AtomicBool::new(false));
+    let (steering, runs, state) = (Steering::default(), Arc::default(), WorkState::default());
     let told = ToldFindings { watch, found: Mutex::default() };
-    let team = Team { hunt, steering: &steering, is_over: &is_over, told: &told };
+    let team = Team { hunt, steering: &steering, runs: &runs, state: &state, told: &told };
     let mut jobs = match hunt.ground.external() {
         Some(foreign) if !foreign.is_for_many() => 1,
-        _ => u64::try_from(jobs).unwrap_or(1).clamp(1, hunt.cases.div_ceil(CHUNK).max(1)),
+        foreign => {
+            let most =
+                if foreign.is_some_and(|foreign| foreign.is_real()) { WORKERS_IN_REAL_TIME_MAX } else { WORKERS_MAX };
+            u64::try_from(jobs.min(most)).unwrap_or(1).clamp(1, hunt.cases.div_ceil(CHUNK).max(1))
+        }
     };
     let (mut whole, mut unfinished) = (Scan::default(), Unfinished::default());
     for generation in hunt.generations() {
@@ -432,11 +480,12 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
         if jobs == 0 {
             unfinished.cases += hunt.cases - end;
         }
-        if jobs == 0 || is_over.load(Ordering::Relaxed) || hunt.deadline.is_over() {
+        if jobs == 0 || state.is_over() || hunt.deadline.is_over() {
             break;
         }
         team.learn(end, &mut whole);
     }
+    unfinished.internal_errors = state.take_errors();
     if let Some(foreign) = hunt.ground.external() {
         whole.reached.code.add_blocks(foreign.blocks());
     }
@@ -454,21 +503,57 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
 struct Team<'h> {
     hunt: &'h Hunt,
     steering: &'h Steering,
-    is_over: &'h AtomicBool,
+    runs: &'h Arc<FirstRuns>,
+    state: &'h WorkState,
     told: &'h ToldFindings<'h>,
+}
+
+/// How the work of a hunt stands.
+#[derive(Default)]
+struct WorkState {
+    /// Whether nothing more is to be looked for.
+    is_over: AtomicBool,
+    /// Why the harness itself failed, by the seed of the case.
+    internal_errors: Mutex<BTreeMap<u64, String>>,
+}
+
+impl WorkState {
+    /// The harness failed in a case.
+    fn note(&self, seed: u64, why: String) {
+        let mut errors = self.internal_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.insert(seed, why);
+        if errors.len() >= INTERNAL_ERRORS_MAX {
+            self.end();
+        }
+    }
+
+    fn take_errors(&self) -> BTreeMap<u64, String> {
+        std::mem::take(&mut self.internal_errors.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
 }
 
 impl Team<'_> {
     /// Does one generation of cases with this number of workers: what it reached, and what it could not do.
     fn scan(self, generation: Range<u64>, jobs: u64) -> Result<(Scan, Unfinished), Error> {
-        let Team { hunt, is_over, .. } = self;
+        let hunt = self.hunt;
         let is_first = generation.start == 0;
         let queue = Queue::of(generation);
         let parts: Vec<Result<Part, Error>> = std::thread::scope(|scope| {
             // This thread works too: what it has reached already need not be reached once more.
-            let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| work(self, &queue))).collect();
-            let own = work(self, &queue);
-            let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| self.work(&queue))).collect();
+            let own = self.work(&queue);
+            let others = workers.into_iter().map(|worker| {
+                let panicked = |panic| Err(Error::HarnessPanicked { seed: hunt.seed, text: panic_text(panic) });
+                worker.join().unwrap_or_else(panicked)
+            });
             std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
         });
         let (mut whole, mut unfinished, mut failed_at) = (Scan::default(), Unfinished::default(), 0);
@@ -483,7 +568,7 @@ impl Team<'_> {
         }
         if unfinished.starts > 0 {
             // The cases that are left when a hunt ends early are not left out because of the app.
-            let ends_early = is_over.load(Ordering::Relaxed) || hunt.deadline.is_over();
+            let ends_early = self.state.is_over() || hunt.deadline.is_over();
             unfinished.cases = failed_at + if ends_early { 0 } else { queue.left() };
         }
         Ok((whole, unfinished))
@@ -495,39 +580,56 @@ impl Team<'_> {
         whole.reached.code.add_blocks(foreign.blocks());
         self.steering.learn(end, &whole.first_reached, &whole.reached.code, &foreign.route_names());
     }
+
+    /// Takes cases until there are none left, the hunt is over, or the app does not start any more.
+    fn work(self, queue: &Queue) -> Result<Part, Error> {
+        let Team { hunt, state, told, .. } = self;
+        let mut worker = match Worker::new(hunt, Some(self)) {
+            Ok(worker) => worker,
+            Err(error) => return Ok((None, Some(not_started(error)?))),
+        };
+        let mut whole: Option<Scan> = None;
+        while !state.is_over() && worker.may_look_on() {
+            let Some(cases) = queue.take() else { break };
+            let mut scan = Scan::default();
+            let trouble = match worker.scan_into(cases.clone(), &mut scan) {
+                Ok(()) => None,
+                Err(error) => {
+                    // Another worker need not fail at the case that this one failed at, which is left out all the same.
+                    queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
+                    self.trouble(&mut worker, error)?
+                }
+            };
+            told.watch.reached(&scan.reached, &scan.first.keys().cloned().collect());
+            if hunt.stops_at_first && !scan.first.is_empty() {
+                state.end();
+            }
+            whole.get_or_insert_default().add(scan);
+            if let Some(trouble) = trouble {
+                return Ok((whole, Some(trouble)));
+            }
+        }
+        Ok((whole, None))
+    }
+
+    /// The reason why a worker ends after an error, if it does: where the harness failed, it goes on with another target.
+    fn trouble(self, worker: &mut Worker<'_>, error: Error) -> Result<Option<AppError>, Error> {
+        match error {
+            Error::HarnessPanicked { seed, text } => {
+                self.state.note(seed, text);
+                worker.recover()
+            }
+            error => {
+                let trouble = not_started(error)?;
+                worker.abandon(trouble.clone());
+                Ok(Some(trouble))
+            }
+        }
+    }
 }
 
 /// The work of one worker: what it reached, and why it ended early if it did.
 type Part = (Option<Scan>, Option<AppError>);
-
-/// Takes cases until there are none left, the hunt is over, or the app does not start any more.
-fn work(team: Team<'_>, queue: &Queue) -> Result<Part, Error> {
-    let Team { hunt, is_over, told, .. } = team;
-    let mut worker = match Worker::new(hunt, Some(team)) {
-        Ok(worker) => worker,
-        Err(error) => return Ok((None, Some(not_started(error)?))),
-    };
-    let mut whole: Option<Scan> = None;
-    while !is_over.load(Ordering::Relaxed) && worker.may_look_on() {
-        let Some(cases) = queue.take() else { break };
-        let mut scan = Scan::default();
-        let ended = worker.scan_into(cases.clone(), &mut scan).map_err(not_started);
-        if let Err(trouble) = ended {
-            let trouble = trouble?;
-            // Another worker need not fail at the case that this one failed at, which is left out all the same.
-            queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
-            worker.abandon(trouble.clone());
-            whole.get_or_insert_default().add(scan);
-            return Ok((whole, Some(trouble)));
-        }
-        told.watch.reached(&scan.reached, &scan.first.keys().cloned().collect());
-        if hunt.stops_at_first && !scan.first.is_empty() {
-            is_over.store(true, Ordering::Relaxed);
-        }
-        whole.get_or_insert_default().add(scan);
-    }
-    Ok((whole, None))
-}
 
 /// The coverage of the cases that were drawn and run, and the first case for each finding.
 #[derive(Debug, Default)]
@@ -537,9 +639,11 @@ struct Scan {
     first: BTreeMap<FindingKey, First>,
     /// For each block of the app's own code the first case that reached it.
     first_reached: BTreeMap<Block, u64>,
+    /// Whether findings are left out, because there are too many.
+    has_more: bool,
 }
 
-/// The first case that has a finding.
+/// The first case that has a finding. Its events are among the [`FirstRuns`].
 #[derive(Debug)]
 struct First {
     number: u64,
@@ -547,8 +651,6 @@ struct First {
     all: Alone,
     /// The finding's words there.
     message: String,
-    /// The events there, on a server that need not do it again.
-    seen: Option<Arc<Transcript>>,
     /// How long the run really took.
     took: Duration,
 }
@@ -586,12 +688,8 @@ impl Scan {
         self.reached.add(&other.reached);
         join_first(&mut self.first_reached, other.first_reached);
         for (key, mut first) in other.first {
-            let has_room = self.first.len() < FIRST_RUNS_MAX;
             match self.first.entry(key) {
-                Entry::Vacant(entry) => {
-                    first.seen = first.seen.filter(|_| has_room);
-                    entry.insert(first);
-                }
+                Entry::Vacant(entry) => drop(entry.insert(first)),
                 Entry::Occupied(mut entry) => {
                     let old = entry.get_mut();
                     if first.number < old.number {
@@ -601,6 +699,21 @@ impl Scan {
                 }
             }
         }
+        self.has_more |= other.has_more;
+        self.limit();
+    }
+
+    /// Keeps the findings of the first cases. So it does not depend on who found them.
+    fn limit(&mut self) {
+        if self.first.len() <= FINDINGS_MAX {
+            return;
+        }
+        let mut order: Vec<(u64, FindingKey)> =
+            self.first.iter().map(|(key, first)| (first.number, key.clone())).collect();
+        order.sort();
+        order.drain(..FINDINGS_MAX);
+        order.iter().for_each(|(_, key)| drop(self.first.remove(key)));
+        self.has_more = true;
     }
 }
 
@@ -706,7 +819,8 @@ impl Hunt {
     /// When the harness could not do its work.
     pub fn run(&self) -> Result<Campaign, Error> {
         let worker = Worker::new(self, None)?;
-        worker.conclude(worker.scan(0..self.cases)?)
+        let scan = worker.scan(0..self.cases)?;
+        worker.conclude(scan)
     }
 
     /// The findings of the first case that has any, as it was drawn: its seed, and the keys of the findings.
@@ -730,6 +844,20 @@ impl Hunt {
     }
 }
 
+/// What has become of the findings of a hunt.
+#[derive(Default)]
+struct Concluded {
+    /// The findings that were tried again, as small as they get.
+    found: Vec<Found>,
+    /// Everything that is one of them.
+    known: BTreeSet<FindingKey>,
+    /// The cases that were tried again, counted from 0.
+    looked: BTreeSet<u64>,
+    /// Why the findings that are left were not tried again, if the deadline is the reason.
+    untried: Option<&'static str>,
+    unfinished: Unfinished,
+}
+
 /// One worker of a hunt. It owns the target that it hunts on.
 struct Worker<'h> {
     hunt: &'h Hunt,
@@ -742,6 +870,10 @@ struct Worker<'h> {
     deadline: Cell<Deadline>,
     /// How long its longest run really took.
     longest: Cell<Duration>,
+    /// The first runs of all findings, of all workers.
+    runs: Arc<FirstRuns>,
+    /// Only where time is virtual can a run wait for another one.
+    _memory: Option<SharedMemory>,
     _logs: tracing::subscriber::DefaultGuard,
 }
 
@@ -775,8 +907,11 @@ impl<'h> Worker<'h> {
     }
 
     fn on(hunt: &'h Hunt, team: Option<Team<'h>>, on: On<'h>) -> Worker<'h> {
-        let (deadline, longest) = (Cell::new(hunt.deadline), Cell::default());
-        Worker { hunt, team, seen_sets: RefCell::default(), on, deadline, longest, _logs: capture_logs() }
+        let (deadline, longest, seen_sets) = (Cell::new(hunt.deadline), Cell::default(), RefCell::default());
+        let runs = team.map(|team| Arc::clone(team.runs)).unwrap_or_default();
+        let is_real = hunt.ground.external().is_some_and(|foreign| foreign.is_real());
+        let _memory = (!is_real).then(SharedMemory::of_worker);
+        Worker { hunt, team, seen_sets, on, deadline, longest, runs, _memory, _logs: capture_logs() }
     }
 
     /// The observer of the hunt.
@@ -803,13 +938,37 @@ impl<'h> Worker<'h> {
         }
     }
 
-    /// Whether there is time to look for more: a part of it is for what is found.
+    /// Goes on after a panic, with another target where there can be one; why not, if the app does not start again.
+    fn recover(&mut self) -> Result<Option<AppError>, Error> {
+        match (&mut self.on, &self.hunt.ground) {
+            (On::BuiltIn(runner), Ground::BuiltIn(service, _)) => *runner = service.runner(),
+            (On::Own(foreign, owned), _) if foreign.is_for_many() => {
+                drop(owned.take());
+                match foreign.take() {
+                    Ok(another) => *owned = Some(another),
+                    Err(error) => {
+                        let trouble = not_started(error)?;
+                        self.abandon(trouble.clone());
+                        return Ok(Some(trouble));
+                    }
+                }
+            }
+            (On::BuiltIn(_) | On::Own(..) | On::NotStarted(_), _) => {}
+        }
+        Ok(None)
+    }
+
+    /// Whether there is time to look for more.
     fn may_look_on(&self) -> bool {
+        !self.looking_deadline().is_over()
+    }
+
+    /// The end of looking for more: a part of the time is for what is found.
+    fn looking_deadline(&self) -> Deadline {
         let deadline = self.hunt.deadline;
         let has_found = self.told().is_some_and(|told| !told.found().is_empty());
         let (numerator, denominator) = LOOKING_PART;
-        let deadline = if has_found { deadline.part(numerator, denominator) } else { deadline };
-        !deadline.is_over()
+        if has_found { deadline.part(numerator, denominator) } else { deadline }
     }
 
     /// The target of the user's own that it hunts on.
@@ -838,32 +997,42 @@ impl<'h> Worker<'h> {
             if self.owned().is_some_and(|owned| !owned.may_go_on()) || !self.may_look_on() {
                 break;
             }
-            let ((drawn, seed), began) = (self.draw(number), now());
-            let played = match self.play(&drawn, seed) {
+            let scanned = guarded(hunt.seed_of(number), || self.scan_one(number, scan));
+            memory::give_back();
+            match scanned {
                 Err(Error::TooManyRequests | Error::TimeIsOver) => break,
-                played => played?,
-            };
-            let took = began.elapsed();
-            scan.reached.cases += 1;
-            let looked = look(&hunt.ground, &played, &mut |evidence, transcript| {
-                scan.reached.count(&drawn, transcript, evidence);
-                self.count_code(number, transcript, evidence, scan);
-                hunt.ground.external().into_iter().for_each(|foreign| foreign.count(&mut scan.reached, evidence));
-            });
-            self.tell(&drawn, &looked, &played, number)?;
-            let is_kept =
-                scan.first.len() < FIRST_RUNS_MAX && looked.iter().any(|new| !scan.first.contains_key(&new.key));
-            let kept = is_kept.then(|| played.ok()).flatten().map(Arc::new);
-            for Complaint { key, message, .. } in looked {
-                let seen = kept.clone();
-                let first = scan.first.entry(key);
-                let first = first.or_insert_with(|| First { number, all: Alone::default(), message, seen, took });
-                first.all.add(&drawn, number);
+                scanned => scanned?,
             }
             if hunt.stops_at_first && !scan.first.is_empty() {
                 break;
             }
         }
+        scan.limit();
+        Ok(())
+    }
+
+    /// Runs the case with this number, counted from 0, and keeps what was seen.
+    fn scan_one(&self, number: u64, scan: &mut Scan) -> Result<(), Error> {
+        let hunt = self.hunt;
+        let ((drawn, seed), began) = (self.draw(number), now());
+        memory::begin(self.looking_deadline().end());
+        let played = self.play_now(&drawn, seed)?;
+        let took = began.elapsed();
+        let looked = look(&hunt.ground, &played, &mut |evidence, transcript| {
+            scan.reached.count(&drawn, transcript, evidence);
+            self.count_code(number, transcript, evidence, scan);
+            hunt.ground.external().into_iter().for_each(|foreign| foreign.count(&mut scan.reached, evidence));
+        });
+        self.tell(&drawn, &looked, &played, number)?;
+        if let Ok(transcript) = played {
+            self.runs.keep(looked.iter().map(|complaint| &complaint.key), number, transcript);
+        }
+        for Complaint { key, message, .. } in looked {
+            let first = scan.first.entry(key);
+            let first = first.or_insert_with(|| First { number, all: Alone::default(), message, took });
+            first.all.add(&drawn, number);
+        }
+        scan.reached.cases += 1;
         Ok(())
     }
 
@@ -882,65 +1051,87 @@ impl<'h> Worker<'h> {
 
     /// Shrinks the first findings, in the order of the cases. What else is found in the smallest case is the
     /// same finding, seen by another check.
-    fn conclude(&self, scan: Scan) -> Result<Campaign, Error> {
+    fn conclude(mut self, scan: Scan) -> Result<Campaign, Error> {
         let hunt = self.hunt;
-        let Scan { reached, first, .. } = scan;
-        let mut found: Vec<Found> = Vec::new();
-        let mut known = BTreeSet::new();
-        let mut looked = BTreeSet::new();
-        let mut unfinished = Unfinished::default();
-        // Why the findings that are left were not tried again, if the deadline is the reason.
-        let mut untried = None;
+        let Scan { reached, first, has_more, .. } = scan;
+        let mut concluded = Concluded::default();
         // The rest of the time is for what is found.
         self.longest.take();
         for number in first.values().map(|first| first.number).collect::<BTreeSet<u64>>() {
-            if hunt.stops_at_first && !found.is_empty() {
+            if hunt.stops_at_first && !concluded.found.is_empty() {
                 break;
             }
-            let (drawn, seed) = self.draw(number);
-            let slow = self.slow_run(first.values().filter(|first| first.number == number));
-            let effort = slow.as_ref().map_or(Effort::Shrink, |(_, took)| Effort::Confirm(*took));
-            let played = match slow.map_or_else(|| self.play(&drawn, seed), |(seen, _)| Ok(Ok(seen))) {
+            let concluding = guarded(hunt.seed_of(number), || self.conclude_one(number, &first, &mut concluded));
+            memory::give_back();
+            match concluding {
+                Ok(()) => {}
                 Err(Error::TimeIsOver) => {
-                    untried = Some(hunt.deadline.reason());
+                    concluded.untried = Some(hunt.deadline.reason());
                     break;
                 }
                 Err(Error::TooManyRequests) => break,
-                Err(error) => {
-                    unfinished.note(&not_started(error)?);
-                    break;
-                }
-                Ok(played) => played,
-            };
-            let played = self.unhidden(&drawn, (number, effort), played, (&first, &known));
-            looked.insert(number);
-            for Complaint { key, .. } in complaints(&hunt.ground, &played) {
-                if known.iter().any(|known: &FindingKey| known.may_be(&key)) {
-                    continue;
-                }
-                let alone = first.get(&key).map_or_else(Vec::new, |first| first.all.numbers());
-                let new = match self.keep(key, (drawn.clone(), played.clone()), (number, &alone), effort) {
-                    Ok(new) => new,
-                    Err(error) => {
-                        unfinished.note(&not_started(error)?);
-                        looked.remove(&number);
+                Err(Error::HarnessPanicked { seed, text }) => {
+                    concluded.looked.remove(&number);
+                    concluded.unfinished.internal_errors.insert(seed, text);
+                    if let Some(trouble) = self.recover()? {
+                        concluded.unfinished.note(&trouble);
                         break;
                     }
-                };
-                known.insert(new.key.clone());
-                known.extend(new.also.iter().map(|(key, _)| key.clone()));
-                if !found.iter().any(|old| is_in_another_dress(&new, old)) {
-                    self.told().iter().for_each(|told| told.watch.shrunk(&new));
-                    found.push(new);
+                }
+                Err(error) => {
+                    concluded.unfinished.note(&not_started(error)?);
+                    break;
                 }
             }
         }
-        for new in self.seen_once(first, &known, &looked, (untried, &unfinished))? {
+        let once = self.seen_once(first, &concluded)?;
+        let Concluded { mut found, unfinished, .. } = concluded;
+        for new in once {
             if new.reproduction != Reproduction::Untried || !found.iter().any(|old| is_in_another_dress(&new, old)) {
                 found.push(new);
             }
         }
-        Ok(Campaign { reached, found, unfinished })
+        Ok(Campaign { reached, found, unfinished, has_more })
+    }
+
+    /// Shrinks the findings of one case.
+    ///
+    /// # Errors
+    /// When no further one can be looked at.
+    fn conclude_one(
+        &self,
+        number: u64,
+        first: &BTreeMap<FindingKey, First>,
+        concluded: &mut Concluded,
+    ) -> Result<(), Error> {
+        let hunt = self.hunt;
+        let (drawn, seed) = self.draw(number);
+        let slow = self.slow_run(first.iter().filter(|(_, first)| first.number == number));
+        let effort = slow.as_ref().map_or(Effort::Shrink, |(_, took)| Effort::Confirm(*took));
+        let played = slow.map_or_else(|| self.play(&drawn, seed), |(seen, _)| Ok(Ok(seen)))?;
+        let played = self.unhidden(&drawn, (number, effort), played, (first, &concluded.known));
+        concluded.looked.insert(number);
+        for Complaint { key, .. } in complaints(&hunt.ground, &played) {
+            if concluded.known.iter().any(|known: &FindingKey| known.may_be(&key)) {
+                continue;
+            }
+            let alone = first.get(&key).map_or_else(Vec::new, |first| first.all.numbers());
+            let new = match self.keep(key, (drawn.clone(), played.clone()), (number, &alone), effort) {
+                Ok(new) => new,
+                Err(error) => {
+                    concluded.unfinished.note(&not_started(error)?);
+                    concluded.looked.remove(&number);
+                    break;
+                }
+            };
+            concluded.known.insert(new.key.clone());
+            concluded.known.extend(new.also.iter().map(|(key, _)| key.clone()));
+            if !concluded.found.iter().any(|old| is_in_another_dress(&new, old)) {
+                self.told().iter().for_each(|told| told.watch.shrunk(&new));
+                concluded.found.push(new);
+            }
+        }
+        Ok(())
     }
 
     /// The run of a case, counted from 0: another one in a process that has served no client, where what earlier cases have
@@ -968,43 +1159,49 @@ impl<'h> Worker<'h> {
 
     /// The first run of these findings, where another one would really take long: an app in virtual time that keeps its
     /// event loop to itself. With the time that it took.
-    fn slow_run<'f>(&self, firsts: impl Iterator<Item = &'f First>) -> Option<(Transcript, Duration)> {
-        let mut slow = firsts.filter(|first| first.took >= SLOW_RUN && self.owned().is_some_and(Owned::is_virtual));
-        slow.find_map(|first| Some((first.seen.as_deref().cloned()?, first.took)))
+    fn slow_run<'f>(
+        &self,
+        firsts: impl Iterator<Item = (&'f FindingKey, &'f First)>,
+    ) -> Option<(Transcript, Duration)> {
+        let is_virtual = self.owned().is_some_and(Owned::is_virtual);
+        let mut slow = firsts.filter(|(_, first)| first.took >= SLOW_RUN && is_virtual);
+        slow.find_map(|(key, first)| Some((Transcript::clone(&*self.runs.of(key, first.number)?), first.took)))
     }
 
     /// The findings that were not seen again: an external server need not do twice what it did once.
     fn seen_once(
         &self,
         first: BTreeMap<FindingKey, First>,
-        known: &BTreeSet<FindingKey>,
-        looked: &BTreeSet<u64>,
-        (untried, unfinished): (Option<&str>, &Unfinished),
+        Concluded { known, looked, untried, unfinished, .. }: &Concluded,
     ) -> Result<Vec<Found>, Error> {
-        let hunt = self.hunt;
+        let (hunt, untried) = (self.hunt, *untried);
         let mut found = Vec::new();
         let mut once: BTreeMap<u64, Vec<(FindingKey, First)>> = BTreeMap::new();
         let is_external = hunt.ground.external().is_some();
         for (key, first) in first.into_iter().filter(|(key, _)| !known.iter().any(|known| known.may_be(key))) {
-            // The built-in backend does it again whenever there is time.
-            if is_external || !looked.contains(&first.number) && untried.is_some() {
+            // The built-in backend does it again whenever there is time, and the harness does not fail.
+            let is_broken = unfinished.internal_errors.contains_key(&hunt.seed_of(first.number));
+            if is_external || !looked.contains(&first.number) && (untried.is_some() || is_broken) {
                 once.entry(first.number).or_default().push((key, first));
             }
         }
         for (number, mut complaints) in once {
-            let (key, First { message, seen, .. }) = complaints.remove(0);
+            let (key, First { message, .. }) = complaints.remove(0);
+            let is_broken = unfinished.internal_errors.contains_key(&hunt.seed_of(number));
             let also = complaints.into_iter().map(|(key, first)| (key, first.message)).collect();
             let untried = untried.filter(|_| !looked.contains(&number));
             let again = match (untried, looked.contains(&number), unfinished.is_nothing()) {
+                _ if is_broken => "not tried again: the harness failed".to_owned(),
                 (Some(reason), ..) => format!("not tried again: {reason}"),
                 (None, true, _) => "seen once, and not when it was tried again".to_owned(),
                 (None, false, true) => "seen once, and no request was left to look again".to_owned(),
                 (None, false, false) => "seen once, and the app did not start again to look".to_owned(),
             };
-            let reproduction = if untried.is_some() { Reproduction::Untried } else { Reproduction::SeenOnce };
+            let is_untried = untried.is_some() || is_broken;
+            let reproduction = if is_untried { Reproduction::Untried } else { Reproduction::SeenOnce };
             let message = format!("{message} ({again})");
             let (drawn, seed) = self.draw(number);
-            let transcript = seen.map_or_else(Transcript::default, Arc::unwrap_or_clone);
+            let transcript = self.runs.of(&key, number).map_or_else(Transcript::default, Arc::unwrap_or_clone);
             let capsule = self.capsule(&key, &message, &drawn, Some(&transcript), seed)?;
             let number = number + 1;
             found.push(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction });
@@ -1052,7 +1249,7 @@ impl<'h> Worker<'h> {
             }
         });
         let capsule = self.capsule(&key, &message, &drawn, played.as_ref().ok(), seed)?;
-        let (number, transcript) = (number + 1, played.unwrap_or_default());
+        let (number, transcript) = (number + 1, first_runs::compact(played.unwrap_or_default()));
         Ok(Found { key, message, also, seed, number, drawn, transcript, capsule, reproduction })
     }
 
@@ -1120,12 +1317,17 @@ impl<'h> Worker<'h> {
 
     /// Runs what was drawn, if there is time for that.
     fn play(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
+        memory::begin(self.deadline.get().end());
+        self.play_now(drawn, seed)
+    }
+
+    fn play_now(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
         self.check_time()?;
         let began = now();
         let played = self.play_in_any_time(drawn, seed);
         self.longest.set(self.longest.get().max(began.elapsed()));
         // An app whose process was ended shows nothing of its own.
-        if self.hunt.deadline.is_cut() { Err(Error::TimeIsOver) } else { played }
+        if self.hunt.deadline.is_cut() || memory::is_cut() { Err(Error::TimeIsOver) } else { played }
     }
 
     /// Checks that there is time for another run that takes as long as the longest one.

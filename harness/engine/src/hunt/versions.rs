@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Campaign, Coverage, Found, Hunt, Worker, complaints};
+use super::{Campaign, Coverage, Found, Hunt, Worker, complaints, guarded};
 use relapse_core::{
     error::Error,
     fault::Place,
@@ -64,7 +64,8 @@ impl Change {
         after: (&Hunt, Campaign),
         mut done: impl FnMut(),
     ) -> Result<Change, Error> {
-        let (old, new) = (Worker::new(before.0, None)?, Worker::new(after.0, None)?);
+        let worker = |hunt| Worker::new(hunt, None);
+        let (old, new) = (worker(before.0)?, worker(after.0)?);
         let reached = [before.1.reached, after.1.reached];
         let mut fates: Vec<(ChangeKind, Found, Side)> = Vec::new();
         for mut found in after.1.found {
@@ -137,6 +138,10 @@ fn untried(found: &mut Found, reason: &str) -> ChangeKind {
 impl Worker<'_> {
     /// The findings of a version in the smallest case of a finding; `None` where a fault of it does not act there.
     fn shown(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
+        guarded(found.seed, || self.shown_in_any_case(found))
+    }
+
+    fn shown_in_any_case(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
         let played = self.play(&found.drawn, found.seed)?;
         let acted = played.as_ref().map_or(true, |transcript| transcript.fired.iter().all(|fired| *fired > 0));
         let keys: BTreeSet<FindingKey> =

@@ -117,7 +117,8 @@ impl Connections {
     }
 }
 
-fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+/// The text of a panic.
+pub fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(panic) => panic.downcast::<&str>().map_or("no message".to_owned(), |text| (*text).to_owned()),

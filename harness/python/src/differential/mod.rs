@@ -26,7 +26,7 @@ use crate::{
     },
     served::Served,
 };
-use relapse::{service_file::ServiceFile, target::Target as _};
+use relapse::{deadline::Deadline, service_file::ServiceFile, target::Target as _};
 use relapse_core::error::{AppError, Blame, Error};
 use relapse_simulate::{
     clock::{Clock, Runtime},
@@ -124,6 +124,7 @@ pub fn compare(setup: &DifferentialSetup, python: &Path, tell: &(dyn Fn(&str) + 
         fresh: false,
         memory_limit: MEMORY_LIMIT,
         start_limit: START_LIMIT,
+        deadline: Deadline::NEVER,
         lifespan: LifespanMode::Auto,
         epoch: Epoch::Fixed,
         coverage: CodeCoverage::None,

@@ -20,6 +20,7 @@ use crate::{
 };
 use relapse::{
     client::{self, Script},
+    deadline::Deadline,
     service_file::ServiceFile,
 };
 use relapse_core::{
@@ -226,6 +227,7 @@ impl Bench {
             fresh: false,
             memory_limit: MEMORY_LIMIT,
             start_limit,
+            deadline: Deadline::NEVER,
             lifespan: LifespanMode::Auto,
             epoch: Epoch::Fixed,
             coverage: CodeCoverage::None,

@@ -24,6 +24,7 @@ use super::{
     marshal, program,
 };
 use relapse::{
+    deadline::Deadline,
     note::Note,
     route::{Parameter, Route, RouteSource, RouteTrouble},
     target::LeftBehind,
@@ -42,6 +43,7 @@ use relapse_core::{
 use relapse_simulate::{
     application::{EventLoop, LoopState},
     clock::Clock,
+    memory,
     recorder::{ExchangeRecorder, Recorder},
 };
 
@@ -58,6 +60,10 @@ pub(super) const ANSWER_BYTES_MAX: usize = 20 << 20;
 
 /// From how many clients on it is looked whether the application keeps something of each; the shim has the same number.
 const CLIENTS_MIN: usize = 3;
+/// The longest name of a type or function that is told, in bytes: an app can make up names of any length.
+const NAME_BYTES_MAX: usize = 800;
+/// The longest path of a file, in bytes (PATH_MAX of Linux).
+const PATH_BYTES_MAX: usize = 4096;
 
 /// Whose application it is, and where.
 #[derive(Debug, Clone)]
@@ -84,6 +90,8 @@ pub struct Site {
     pub memory_limit: u64,
     /// How long its import, and the start of a real server, may take. Real time.
     pub start_limit: Duration,
+    /// The end of the work that it is started for: no start goes on after it.
+    pub deadline: Deadline,
     /// Whether the app has a lifespan.
     pub lifespan: LifespanMode,
     /// When its virtual clock begins.
@@ -100,6 +108,13 @@ pub enum CodeCoverage {
     /// The app runs as it is.
     #[default]
     None,
+}
+
+impl Site {
+    /// How long an import may take that begins now. Real time.
+    fn import_limit(&self) -> Duration {
+        self.deadline.cap(self.start_limit)
+    }
 }
 
 /// When the virtual clock of an application begins.
@@ -326,11 +341,12 @@ impl Interpreter {
         let from = BufReader::with_capacity(64 * 1024, from);
         let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone() };
         let first = [framed(&program), framed(&settings(site, seed))].concat();
-        let to = program::deliver(to, first, site.start_limit).map_err(|error| match error.kind() {
-            ErrorKind::TimedOut => late_import(site, ear.stuck(site.start_limit)),
+        let limit = site.import_limit();
+        let to = program::deliver(to, first, limit).map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => late_import(site, ear.stuck(limit)),
             _ => ear.gone(),
         })?;
-        let introduced = ear.hear(site.start_limit);
+        let introduced = ear.hear(site.import_limit());
         let introduction = introduction(&introduced.map_err(|trouble| late_import(site, trouble))?)?;
         let calls = Arc::new(Mutex::new(RunningCalls {
             next: 1,
@@ -467,6 +483,10 @@ impl Interpreter {
             let connection = Value::Int(i64::try_from(connection).unwrap_or(i64::MAX));
             commands.insert(0, command("seed", seed, [connection]));
         }
+        if memory::is_cut() && self.trouble().is_none() {
+            lock(&self.calls).die(over());
+            let _ = lock(&self.group).end();
+        }
         if let Some(trouble) = self.trouble() {
             lock(&self.calls).tell_of_death(&trouble);
             return;
@@ -589,6 +609,12 @@ impl Ear {
         let mut head = [0; 4];
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
+        if length > memory::SMALL_RUN_BYTES {
+            memory::grow();
+        }
+        if memory::is_cut() {
+            return Err(over());
+        }
         if length > ANSWER_BYTES_MAX {
             let message = format!(
                 "it sent and logged {} MiB at once, and {} MiB are the most that are taken",
@@ -814,13 +840,22 @@ fn settings(site: &Site, seed: u64) -> Value {
     ])
 }
 
+/// The trouble of an app whose run may not go on.
+fn over() -> AppError {
+    let message = "the time was over while a run waited for memory".to_owned();
+    AppError { message, details: String::new(), blame: Blame::Setup }
+}
+
 /// The trouble of an import; one that only takes too long gets the option that allows more.
 fn late_import(site: &Site, trouble: AppError) -> AppError {
     if !trouble.message.starts_with(KEPT_LOOP) {
         return trouble;
     }
     let limit = site.start_limit.as_secs_f64();
-    let message = format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app);
+    let message = match site.deadline.is_over() {
+        true => format!("{} before {} was imported; --time gives it more", site.deadline.reason(), site.app),
+        false => format!("the import of {} took longer than {limit} s; --start-limit gives it more", site.app),
+    };
     AppError { message, details: trouble.details, blame: Blame::App }
 }
 
@@ -877,8 +912,15 @@ pub(super) fn text(value: Option<Value>) -> String {
 /// Type, message and frames of an exception. Its place is the innermost in the application's own code, which is in this
 /// directory; where it has none there, the innermost of all.
 pub(super) fn exception(parts: &mut impl Iterator<Item = Value>, directory: &Path) -> Exception {
-    let (type_name, message) = (text(parts.next()), text(parts.next()));
+    let (mut type_name, message) = (text(parts.next()), text(parts.next()));
+    cut(&mut type_name, NAME_BYTES_MAX);
     Exception { type_name, message, place: place(parts.next(), directory) }
+}
+
+/// Leaves out the end of a text that is too long.
+fn cut(text: &mut String, bytes_max: usize) {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
 }
 
 /// The innermost of these frames that is in the application's own code, which is in this directory; where none is, the
@@ -887,7 +929,9 @@ fn place(frames: Option<Value>, directory: &Path) -> Option<CodePlace> {
     let Some(Value::List(frames)) = frames else { return None };
     let places = frames.into_iter().rev().filter_map(|frame| match frame {
         Value::List(parts) => match <[Value; 3]>::try_from(parts) {
-            Ok([Value::Str(file), Value::Int(line), Value::Str(function)]) => {
+            Ok([Value::Str(mut file), Value::Int(line), Value::Str(mut function)]) => {
+                cut(&mut file, PATH_BYTES_MAX);
+                cut(&mut function, NAME_BYTES_MAX);
                 let own = own_file(&file, directory);
                 let name = own.as_ref().map_or(file, |own| own.display().to_string());
                 let place = CodePlace { file: name, line: u32::try_from(line).unwrap_or(0), function };

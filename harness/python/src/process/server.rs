@@ -546,7 +546,7 @@ async fn launch(
             sleep(LOOK_AGAIN).await;
         }
     };
-    match timeout(*start_limit, listening).await {
+    match timeout(site.deadline.cap(*start_limit), listening).await {
         Ok(Ok(())) => Ok(process),
         Ok(Err(trouble)) => Err(trouble),
         Err(_) => {
@@ -556,7 +556,10 @@ async fn launch(
                 (true, _) => "it does not listen",
             };
             let limit = start_limit.as_secs_f64();
-            let message = format!("{choice} did not start within {limit} s: {what}; --start-limit gives it more");
+            let message = match site.deadline.is_over() {
+                true => format!("{} before {choice} started: {what}; --time gives it more", site.deadline.reason()),
+                false => format!("{choice} did not start within {limit} s: {what}; --start-limit gives it more"),
+            };
             Err(AppError { message, details: process.printed.last(), blame: Blame::App })
         }
     }

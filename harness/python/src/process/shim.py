@@ -97,6 +97,9 @@ from collections import deque
 OWN_FILE = (lambda: 0).__code__.co_filename
 PARTS = globals().pop("parts", {})  # of this program, by their paths here, from the loader
 FRAMES = 20  # of a traceback, the innermost
+NAME = 200  # characters of the name of a type, a function or a module, which an app can choose
+PATH = 4096  # characters of the path of a file
+TRACE = 64_000  # characters of a whole traceback
 DEPTH = 50  # of nested values from the app
 LENGTH = struct.Struct("<I")  # in front of a message of the pipes
 HEADER = 14  # bytes of a frame's header, at most
@@ -122,9 +125,16 @@ EXACT = (
     (float, float.__float__),
 )
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-NUMBER = re.compile(r"(?<![\w.])[0-9]{4,}(?!\w|\.[0-9])")
+NUMBER = re.compile(r"(?<![\w.])[0-9]+(?!\w|\.[0-9])")
+# What stands in front of a number that may be that of a process or thread.
+OF_SYSTEM = re.compile(r"""(?ix)(?<![a-z])
+    (?: [pt]g?id | ppid | n?[pt]id | (?:process|thread|native|worker|child|parent|task)
+        (?:[ _-]?(?:[pt]id|id|ident|identifier|number|no\.?))? )
+    ['"]?[ ]?[:=#(\[<]*[ ]?\Z""")
 GROUP = os.environ.get("RELAPSE_GROUP")  # by which the harness knows what belongs to this process
 THREADS = 4096  # whose numbers are remembered
+SHORT = 3  # digits of a number that could be anything
+WORD = 32  # characters in front of a number, in which a word is looked for
 
 numbers_of_threads = set()
 
@@ -137,9 +147,14 @@ def remember_numbers(thread):
 
 
 def hide_number(match):
-    """Three dots for the number of this process or of a thread of it.  Short ones can be anything."""
+    """Three dots for the number of this process, of its parent, or of a thread of it, which is
+    another in each run.  A short one, as containers have them, can be anything: it is hidden only
+    behind a word that may mean it."""
     number = match[0]
-    return "…" if number in numbers_of_threads or number == str(os.getpid()) else number
+    if number not in numbers_of_threads and number not in (str(os.getpid()), str(os.getppid())):
+        return number
+    before = match.string[max(0, match.start() - WORD):match.start()]
+    return "…" if len(number) > SHORT or OF_SYSTEM.search(before) else number
 
 
 def render(how, value, limit=None):
@@ -147,7 +162,10 @@ def render(how, value, limit=None):
     the app's own code for it raises."""
     token = current_raises.set(None)  # what is raised here is raised by us
     try:
-        text = NUMBER.sub(hide_number, ADDRESS.sub(" at 0x…", how(value)))
+        text = how(value)
+        if limit is not None:
+            text = text[:2 * limit]  # what is left out need not be looked at
+        text = NUMBER.sub(hide_number, ADDRESS.sub(" at 0x…", text))
         return (text.replace(GROUP, "…") if GROUP else text)[:limit]
     except BaseException:
         return ""
@@ -196,13 +214,13 @@ def failure(exc):
     """What events tell about an exception: type, message, frames, and the module of the type."""
     exc = leaf(exc)
     frames = [
-        (frame.f_code.co_filename, line or 0, frame.f_code.co_name)
+        (frame.f_code.co_filename[:PATH], line or 0, frame.f_code.co_name[:NAME])
         for frame, line in traceback.walk_tb(exc.__traceback__)
         if frame.f_code.co_filename != OWN_FILE
     ]
     kind = type(exc)
-    name = getattr(kind, "server_name", kind.__name__)
-    return name, render(str, exc, 2000), frames[-FRAMES:], kind.__module__
+    name = getattr(kind, "server_name", kind.__name__)[:NAME]
+    return name, render(str, exc, 2000), frames[-FRAMES:], kind.__module__[:NAME]
 
 
 def is_foreign(filename):
@@ -2120,7 +2138,7 @@ class LoadError(Exception):
         super().__init__(message)
         self.reply = {
             "ok": False, "kind": kind, "message": message, "searched": [], "near": [],
-            "traceback": render(format_trace, exc) if exc else "", **details,
+            "traceback": render(format_trace, exc, TRACE) if exc else "", **details,
         }
 
 

@@ -1,0 +1,144 @@
+//! A harness that breaks: a panic in a case is told with its seed, and ends nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use relapse::{
+    defects::Defects,
+    hunt::{BuiltIn, Campaign, GeneratedCase, Ground, Hunt, Reproduction, Runner, hunt_all},
+    trial::Trial,
+};
+use relapse_backend::{defect::Defect, revision::Revision, runner::ground};
+use relapse_command::report::hunt::HuntReport;
+use relapse_core::{
+    error::Error,
+    fault::FaultNames,
+    judge::verdict::{Conclusion, RunResult},
+    record::transcript::Transcript,
+};
+use relapse_simulate::profile::Profile;
+
+use crate::support::listed_servers;
+
+/// How often the case of a seed has to be run before it breaks the harness, from 0 on.
+type Breaks = BTreeMap<u64, usize>;
+
+/// The built-in backend, with a harness around it that has a bug.
+#[derive(Debug)]
+struct Fragile {
+    inner: Arc<dyn BuiltIn>,
+    breaks: Breaks,
+    runs: Arc<Mutex<BTreeMap<u64, usize>>>,
+    runners: AtomicUsize,
+}
+
+struct FragileRunner {
+    inner: Box<dyn Runner>,
+    breaks: Breaks,
+    runs: Arc<Mutex<BTreeMap<u64, usize>>>,
+}
+
+impl BuiltIn for Fragile {
+    fn runner(&self) -> Box<dyn Runner> {
+        self.runners.fetch_add(1, Ordering::Relaxed);
+        Box::new(FragileRunner {
+            inner: self.inner.runner(),
+            breaks: self.breaks.clone(),
+            runs: Arc::clone(&self.runs),
+        })
+    }
+
+    fn known(&self) -> relapse::case::Known<'static> {
+        self.inner.known()
+    }
+
+    fn fault_names(&self) -> FaultNames<'static> {
+        self.inner.fault_names()
+    }
+}
+
+impl Runner for FragileRunner {
+    fn play(
+        &self,
+        defects: &Defects,
+        drawn: &GeneratedCase,
+        profile: &Arc<Profile>,
+        seed: u64,
+    ) -> Result<Transcript, Error> {
+        let run = {
+            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = runs.entry(seed).or_default();
+            *count += 1;
+            *count - 1
+        };
+        assert!(self.breaks.get(&seed).is_none_or(|from| run < *from), "a bug of seed {seed}");
+        self.inner.play(defects, drawn, profile, seed)
+    }
+
+    fn run(&self, trial: &Trial, defects: &Defects, seed: u64) -> Result<RunResult, Error> {
+        self.inner.run(trial, defects, seed)
+    }
+}
+
+/// A hunt on a backend with a defect, with a harness that breaks so.
+fn hunt(breaks: Breaks, cases: u64, jobs: usize) -> (Hunt, Campaign) {
+    let Ground::BuiltIn(inner, defects) = ground(Revision::only(Defect::ManagersLeak)) else { unreachable!() };
+    let fragile = Fragile { inner, breaks, runs: Arc::default(), runners: AtomicUsize::new(0) };
+    let hunt = Hunt::on(Ground::BuiltIn(Arc::new(fragile), defects), listed_servers(), cases);
+    let campaign = hunt_all(&hunt, jobs, &()).unwrap();
+    (hunt, campaign)
+}
+
+/// What a campaign found and reached, for comparing.
+fn told(campaign: &Campaign) -> String {
+    let found = campaign.found.iter().map(|found| format!("{} {} {}", found.seed, found.key, found.message));
+    let found: Vec<String> = found.collect();
+    format!("{found:#?} {:?} {:?}", campaign.reached, campaign.unfinished)
+}
+
+/// Two cases of 200 break the harness. The others are done, and what they show is told.
+#[test]
+fn a_panic_in_a_case_ends_nothing_else() {
+    let (_, whole) = hunt(Breaks::new(), 200, 1);
+    let first = whole.found[0].seed;
+    let breaks: Breaks = [3, 150].into_iter().filter(|seed| *seed != first).map(|seed| (seed, 0)).collect();
+    let seeds: Vec<u64> = breaks.keys().copied().collect();
+    let mut all = Vec::new();
+    for jobs in [1, 3] {
+        let (hunt, campaign) = hunt(breaks.clone(), 200, jobs);
+        let errors = &campaign.unfinished.internal_errors;
+        assert_eq!(errors.keys().copied().collect::<Vec<_>>(), seeds);
+        assert!(errors.iter().all(|(seed, why)| *why == format!("a bug of seed {seed}")), "{errors:?}");
+        assert_eq!(campaign.reached.cases, 200 - seeds.len() as u64);
+        assert_eq!((campaign.found[0].seed, campaign.found[0].reproduction), (first, Reproduction::Shown));
+        let report = HuntReport::of(&hunt, &campaign, |_| (String::new(), String::new()));
+        assert_eq!(report.conclusion(), Conclusion::Nothing);
+        assert!(report.coverage().contains("unfinished internal error with seed 150: the harness panicked: a bug"));
+        all.push(told(&campaign));
+    }
+    assert_eq!(all[0], all[1]);
+}
+
+/// A case breaks the harness when it is run again: what it showed is told, and so is that it was not tried again.
+#[test]
+fn a_panic_while_something_is_made_smaller_loses_no_finding() {
+    let (_, whole) = hunt(Breaks::new(), 200, 1);
+    let first = &whole.found[0];
+    let (_, campaign) = hunt([(first.seed, 1)].into(), 200, 2);
+    assert_eq!(campaign.unfinished.internal_errors.keys().copied().collect::<Vec<_>>(), [first.seed]);
+    assert_eq!(campaign.reached.cases, 200);
+    let untried = campaign.found.iter().find(|found| found.seed == first.seed).unwrap();
+    assert_eq!(untried.reproduction, Reproduction::Untried);
+    assert!(untried.message.ends_with("(not tried again: the harness failed)"), "{}", untried.message);
+    assert!(!untried.transcript.events.is_empty());
+}
+
+/// Where every case breaks the harness, the hunt ends soon, in order.
+#[test]
+fn a_harness_that_always_breaks_ends_its_hunt() {
+    let (_, campaign) = hunt((1..=2000).map(|seed| (seed, 0)).collect(), 2000, 2);
+    let errors = campaign.unfinished.internal_errors.len();
+    assert!((10..=11).contains(&errors), "{errors}");
+    assert_eq!((campaign.reached.cases, campaign.found.len()), (0, 0));
+}
