@@ -32,7 +32,7 @@ pub(crate) fn is_needed(arguments: impl Iterator<Item = OsString>) -> bool {
     })
 }
 
-/// What holds of the processes that a command starts, as the long help of such a command says it.
+/// The guarantees for processes that a command starts, as the long help of such a command says them.
 pub(crate) const HELP: &str = "\
 Processes that are started end with the command, on Linux:
   everywhere  the command ends, by itself, by a signal or by SIGKILL: its guard, the reaper of all its

@@ -125,7 +125,7 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// What the command says about it, where that is always the same.
+    /// The words of the command about it, where that is always the same.
     fn refusal(self) -> &'static str {
         match self {
             Content::Pipe => "it is a pipe, and a regular file is needed",
@@ -182,7 +182,10 @@ pub(super) fn signals(command: &[&str], signals: Signals) -> Ended {
     let url = server.url();
     let arguments: Vec<&str> = command.iter().map(|part| if *part == "URL" { &url } else { *part }).collect();
     let mut watched = Watched::start_signaled(&arguments, here.path());
-    while !listens(watched.id()) {
+    for _ in 0..looks(LIMIT) {
+        if listens(watched.id()) {
+            break;
+        }
         watched.look();
     }
     for signal in signals {

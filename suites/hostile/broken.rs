@@ -1,7 +1,6 @@
 //! A harness that breaks: a panic in a case is told with its seed, and ends nothing else.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use relapse::{
@@ -30,7 +29,6 @@ struct Fragile {
     inner: Arc<dyn BuiltIn>,
     breaks: Breaks,
     runs: Arc<Mutex<BTreeMap<u64, usize>>>,
-    runners: AtomicUsize,
 }
 
 struct FragileRunner {
@@ -41,7 +39,6 @@ struct FragileRunner {
 
 impl BuiltIn for Fragile {
     fn runner(&self) -> Box<dyn Runner> {
-        self.runners.fetch_add(1, Ordering::Relaxed);
         Box::new(FragileRunner {
             inner: self.inner.runner(),
             breaks: self.breaks.clone(),
@@ -84,13 +81,13 @@ impl Runner for FragileRunner {
 /// A hunt on a backend with a defect, with a harness that breaks so.
 fn hunt(breaks: Breaks, cases: u64, jobs: usize) -> (Hunt, Campaign) {
     let Ground::BuiltIn(inner, defects) = ground(Revision::only(Defect::ManagersLeak)) else { unreachable!() };
-    let fragile = Fragile { inner, breaks, runs: Arc::default(), runners: AtomicUsize::new(0) };
+    let fragile = Fragile { inner, breaks, runs: Arc::default() };
     let hunt = Hunt::on(Ground::BuiltIn(Arc::new(fragile), defects), listed_servers(), cases);
     let campaign = hunt_all(&hunt, jobs, &()).unwrap();
     (hunt, campaign)
 }
 
-/// What a campaign found and reached, for comparing.
+/// The findings and the coverage of a campaign, for comparing.
 fn told(campaign: &Campaign) -> String {
     let found = campaign.found.iter().map(|found| format!("{} {} {}", found.seed, found.key, found.message));
     let found: Vec<String> = found.collect();

@@ -11,7 +11,7 @@ use super::{
     watched::{Ended, Watched, looks},
 };
 
-/// What stands on a port.
+/// A command that stands on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// A proxy before a server that sees the client's bytes.
@@ -75,7 +75,7 @@ pub(super) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
         Standing::Serve => Watched::start(&["serve"], here.path()),
     };
     let line = match standing {
-        Standing::Control => command.line_with("ontrol", LIMIT),
+        Standing::Control => command.line_with("control: ", LIMIT),
         Standing::Proxy | Standing::Serve => command.line_with("://127.0.0.1", LIMIT),
     };
     let address = address_in(&line);
@@ -111,15 +111,18 @@ fn asked(address: &str) -> String {
 struct Rude {
     stream: TcpStream,
     again: Vec<u8>,
+    /// How much of that was taken last.
+    at: usize,
 }
 
 impl Rude {
     /// Says it once more, as far as that is taken.
     fn go_on(&mut self) -> io::Result<()> {
         for _ in 0..64 {
-            if self.again.is_empty() || self.stream.write(&self.again)? == 0 {
+            if self.again.is_empty() {
                 break;
             }
+            self.at = (self.at + self.stream.write(&self.again[self.at..])?) % self.again.len();
         }
         Ok(())
     }
@@ -129,7 +132,7 @@ fn connect(address: &str, first: &[u8], again: Vec<u8>) -> Rude {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(first).unwrap();
     stream.set_nonblocking(true).unwrap();
-    Rude { stream, again }
+    Rude { stream, again, at: 0 }
 }
 
 fn be_rude(address: &str, rudeness: Rudeness) -> Vec<Rude> {

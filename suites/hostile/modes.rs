@@ -37,7 +37,7 @@ struct Mode {
     attempt: Attempt,
 }
 
-/// What the command does in a mode.
+/// The part of the command in a mode.
 enum Attempt {
     /// It asks a server.
     Server(&'static [&'static str], Talk),
@@ -339,7 +339,7 @@ const AT_A_TIME: usize = 6;
 const PATHS: usize = 5;
 
 impl Attempt {
-    /// What it does, and how the command ended.
+    /// Makes it; how the command ended.
     fn make(&self) -> Ended {
         match self {
             Attempt::Server(command, talk) => asked::server(command, *talk),

@@ -34,7 +34,7 @@ pub(super) enum Talk {
     Interim,
     /// A chunk whose size does not fit 64 bits.
     ChunkSize,
-    /// What may follow the size of a chunk, without end.
+    /// An extension of a chunk without end.
     ChunkExtension,
     /// Trailers without end.
     Trailers,
@@ -104,7 +104,7 @@ pub(super) enum Talk {
     Controls,
 }
 
-/// What a server says.
+/// The words of a server.
 #[derive(Default)]
 struct Script {
     /// Whether it waits for a request.
@@ -112,7 +112,7 @@ struct Script {
     /// Whether a WebSocket is accepted; a request without one is served then.
     accepts: bool,
     first: Vec<u8>,
-    /// What follows again and again. If it is empty, the server waits for the client's end.
+    /// The part that follows again and again. If it is empty, the server waits for the client's end.
     again: Vec<u8>,
     /// How long it waits after each byte.
     pause: Option<Duration>,

@@ -240,7 +240,7 @@ fn own_peak(guard: u32) -> u64 {
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let children: Vec<u32> =
         children.flat_map(|all| all.split(' ').filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect();
-    // What an app starts is no part of the command.
+    // A process of an app is no part of the command.
     let own = children.into_iter().filter(|child| file(*child).is_some_and(|its| Some(its) == file(guard)));
     own.chain([guard]).filter_map(peak).max().unwrap_or(0)
 }

@@ -249,7 +249,7 @@ impl Unfinished {
         errors.chain(self.line_of_starts()).collect()
     }
 
-    /// What did not start.
+    /// A line about the starts that failed.
     fn line_of_starts(&self) -> Option<String> {
         if self.starts == 0 && self.cases == 0 {
             return None;
@@ -844,7 +844,7 @@ impl Hunt {
     }
 }
 
-/// What has become of the findings of a hunt.
+/// The fate of the findings of a hunt.
 #[derive(Default)]
 struct Concluded {
     /// The findings that were tried again, as small as they get.
