@@ -20,7 +20,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(60);
 const APPS: &str = include_str!("apps.py");
 
 /// The arguments of every command on an app that blocks and grows.
-const ON_APP: [&str; 6] = ["--blocked-limit", "500ms", "--memory-limit", "600", "--start-limit", "2s"];
+const ON_APP: [&str; 6] = ["--blocked-limit", "500ms", "--memory-limit", "600", "--start-limit", "6s"];
 
 /// Asks a hostile server.
 pub(super) fn server(command: &[&str], talk: Talk) -> Ended {

@@ -444,7 +444,7 @@ fn shorten_text(text: &mut String, bytes_max: usize) -> usize {
 mod tests {
     use std::time::Duration;
 
-    use super::{EventLog, RUN_BYTES_MAX, stands_for};
+    use super::{EventLog, RUN_BYTES_MAX, compact, stands_for};
     use crate::{
         asgi::{event::Outbound, exception::Exception},
         record::transcript::{Actor, BodyEnd, Event, EventKind},
@@ -473,6 +473,16 @@ mod tests {
         let all: Vec<Event> = (0..10_000).map(|number| seen(number, vec![b'x'; 100])).collect();
         all.iter().for_each(|event| log.push(event.clone()));
         assert_eq!(log.take(), all);
+    }
+
+    #[test]
+    fn the_error_of_a_dependency_gives_way_too() {
+        let error = Some("x".repeat(3 << 20));
+        let what = EventKind::DependencyCalled { dependency: "database", operation: "query", error };
+        let mut events = vec![event(0, Actor::Dependency, what); 2];
+        compact(&mut events, 256 << 10);
+        assert!(super::bytes(&events) <= 256 << 10, "{}", super::bytes(&events));
+        assert_eq!(events[1].omitted_bytes, (3 << 20) - (64 << 10));
     }
 
     #[test]
