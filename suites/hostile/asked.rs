@@ -116,8 +116,6 @@ pub(super) enum Content {
     DeepJson,
     /// A hundred thousand keys.
     Keys,
-    /// One line of 3 MB.
-    Line,
     /// 60 MB of numbers, as JSON.
     Numbers,
     /// Control characters.
@@ -152,7 +150,6 @@ impl Content {
             Content::Deep => write(&format!("key = {}", "[".repeat(500_000))),
             Content::DeepJson => write(&"[".repeat(500_000)),
             Content::Keys => write(&(0..100_000).map(|key| format!("key{key} = 1\n")).collect::<String>()),
-            Content::Line => write(&format!("key = \"{}\"", "x".repeat(3_000_000))),
             Content::Numbers => write(&format!("[{}1]", "1,".repeat(30_000_000))),
             Content::Controls => write("\u{1b}]0;owned\u{7}\u{1b}[2J = \u{202e}\n"),
         }

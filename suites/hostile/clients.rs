@@ -27,18 +27,12 @@ pub(super) enum Standing {
 pub(super) enum Rudeness {
     /// A head that never ends.
     EndlessHead,
-    /// Headers without end.
-    EndlessHeaders,
     /// A body of a tebibyte, as announced.
     EndlessBody,
-    /// A body in chunks that never ends.
-    EndlessChunks,
     /// A byte at a time, slowly.
     SlowHead,
     /// Anything.
     Noise,
-    /// Zeros.
-    Zeros,
     /// Many connections that say nothing.
     Idle,
     /// Connections that end after half a head, again and again.
@@ -145,14 +139,9 @@ fn be_rude(address: &str, rudeness: Rudeness) -> Vec<Rude> {
     let one = |first: &[u8], again: Vec<u8>| vec![connect(address, first, again)];
     match rudeness {
         Rudeness::EndlessHead => one(&post("X-Endless: "), piece),
-        Rudeness::EndlessHeaders => one(&post(""), b"X-More: x\r\n".repeat(1000)),
         Rudeness::EndlessBody => one(&post("Content-Length: 1099511627776\r\n\r\n"), piece),
-        Rudeness::EndlessChunks => {
-            one(&post("Transfer-Encoding: chunked\r\n\r\n"), [&b"ffff\r\n"[..], &piece, b"\r\n"].concat())
-        }
         Rudeness::SlowHead => one(b"G", Vec::new()),
         Rudeness::Noise => one(b"", std::iter::repeat_with(|| chance.u8(..)).take(1 << 16).collect()),
-        Rudeness::Zeros => one(b"", vec![0; 1 << 16]),
         Rudeness::Idle => (0..IDLE).map(|_| connect(address, b"", Vec::new())).collect(),
         Rudeness::Hasty => {
             for _ in 0..IDLE {

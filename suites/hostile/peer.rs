@@ -14,8 +14,6 @@ use relapse_core::wire::head::accept_key;
 pub(super) enum Talk {
     /// A body in chunks that never ends.
     Chunks,
-    /// The same, a byte at a time.
-    SmallChunks,
     /// A body of a tebibyte, as announced.
     Length,
     /// A body without a length.
@@ -26,18 +24,10 @@ pub(super) enum Talk {
     Headers,
     /// A cookie that is as long as a head may be.
     Cookie,
-    /// A status line that never ends.
-    StatusLine,
-    /// Empty lines before any head.
-    BlankLines,
     /// Interim answers.
     Interim,
     /// A chunk whose size does not fit 64 bits.
     ChunkSize,
-    /// An extension of a chunk without end.
-    ChunkExtension,
-    /// Trailers without end.
-    Trailers,
     /// Two lengths that differ.
     TwoLengths,
     /// A length below 0.
@@ -52,54 +42,30 @@ pub(super) enum Talk {
     Messages,
     /// Text messages of 20 bytes.
     SmallMessages,
-    /// Messages of 15 MiB.
-    LongMessages,
     /// Pings.
     Pings,
-    /// A ping that is longer than one may be.
-    LongPing,
-    /// Closes, again and again.
-    Closes,
     /// Pieces of a message that never ends.
     Fragments,
     /// Empty pieces of a message that never ends.
     EmptyFragments,
-    /// Pieces of a message that never began.
-    NoBeginning,
     /// A frame of an exbibyte, as announced.
     Frame,
     /// Frames with a mask, as clients have it.
     Masked,
     /// Frames with bits that nothing has agreed on.
     ReservedBits,
-    /// Text that is not UTF-8.
-    NoText,
     /// An upgrade with the key of somebody else.
     WrongKey,
-    /// An upgrade to something that nobody knows, for every request.
-    OtherProtocol,
     /// Nothing.
     Silent,
-    /// Nothing, and the end after the request.
-    Closed,
     /// The end before the request is read, which resets the connection.
     Reset,
-    /// A head, a byte at a time, slowly.
-    SlowHead,
     /// A body, a byte at a time, slowly.
     SlowBody,
-    /// An answer before anything is asked.
-    Early,
     /// The greeting of another protocol.
     Ssh,
-    /// An alert of TLS.
-    TlsAlert,
-    /// The preface and frames of HTTP/2.
-    Http2,
     /// Anything.
     Noise,
-    /// Zeros.
-    Zeros,
     /// Control characters and false directions in a head and in a body.
     Controls,
 }
@@ -235,18 +201,13 @@ fn script(talk: Talk) -> Script {
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
     match talk {
         Talk::Chunks => ok(chunked, [&b"ffff\r\n"[..], &piece, b"\r\n"].concat()),
-        Talk::SmallChunks => ok(chunked, b"1\r\nx\r\n".repeat(1000)),
         Talk::Length => ok("Content-Length: 1099511627776\r\n\r\n", piece),
         Talk::UntilEnd => ok("\r\n", piece),
         Talk::Header => ok("X-Endless: ", piece),
         Talk::Headers => ok("", b"X-More: x\r\n".repeat(1000)),
         Talk::Cookie => ok(&format!("Content-Length: 0\r\nSet-Cookie: a={}\r\n\r\n", "x".repeat(60_000)), Vec::new()),
-        Talk::StatusLine => answers("HTTP/1.1 200 ", piece),
-        Talk::BlankLines => answers("", b"\r\n".repeat(1000)),
         Talk::Interim => answers("", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(1000)),
         Talk::ChunkSize => ok(chunked, [&b"fffffffffffffffffffff\r\n"[..], &piece].concat()),
-        Talk::ChunkExtension => ok(&format!("{chunked}1;"), piece),
-        Talk::Trailers => ok(&format!("{chunked}0\r\n"), b"X-More: x\r\n".repeat(1000)),
         Talk::TwoLengths => ok("Content-Length: 5\r\nContent-Length: 7\r\n\r\nhello", Vec::new()),
         Talk::NegativeLength => ok("Content-Length: -1\r\n\r\n", piece),
         Talk::HugeLength => ok("Content-Length: 99999999999999999999999\r\n\r\n", piece),
@@ -254,39 +215,25 @@ fn script(talk: Talk) -> Script {
         Talk::Redirects => answers("HTTP/1.1 307 Again\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", Vec::new()),
         Talk::Messages => session(frame(0x81, &piece)),
         Talk::SmallMessages => session(frame(0x81, &[b'x'; 20]).repeat(1000)),
-        Talk::LongMessages => session(frame(0x81, &vec![b'x'; 15 << 20])),
         Talk::Pings => session(frame(0x89, b"").repeat(1000)),
-        Talk::LongPing => session(frame(0x89, &piece)),
-        Talk::Closes => session(frame(0x88, &[3, 0xe8]).repeat(1000)),
         // The first piece of the message.
         Talk::Fragments => Script { first: frame(0x01, b""), ..session(frame(0x00, &piece)) },
         Talk::EmptyFragments => Script { first: frame(0x01, b""), ..session(frame(0x00, b"").repeat(1000)) },
-        Talk::NoBeginning => session(frame(0x00, &piece)),
         Talk::Frame => session([&[0x82, 127, 0x10, 0, 0, 0, 0, 0, 0, 0][..], &piece].concat()),
         Talk::Masked => session([&[0x81, 0x80 | 5, 1, 2, 3, 4][..], b"hello"].concat()),
         Talk::ReservedBits => session(frame(0xf1, &piece)),
-        Talk::NoText => session(frame(0x81, &[0xff; 100])),
         Talk::WrongKey => session(frame(0x81, &piece)),
-        Talk::OtherProtocol => {
-            answers("HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n", piece)
-        }
         Talk::Silent => Script::default(),
-        Talk::Closed => Script { ends: true, ..Script::default() },
         Talk::Reset => Script { is_rude: true, ends: true, ..Script::default() },
-        Talk::SlowHead => Script { pause: Some(Duration::from_millis(5)), ..ok("X-Slow: ", vec![b'x']) },
         Talk::SlowBody => {
             let slow = ok("Content-Length: 100000\r\n\r\n", vec![b'x']);
             Script { pause: Some(Duration::from_millis(1)), ..slow }
         }
-        Talk::Early => Script { is_rude: true, ..ok("Content-Length: 2\r\n\r\nok", Vec::new()) },
         Talk::Ssh => Script { is_rude: true, ..once(b"SSH-2.0-OpenSSH_9.9\r\n") },
-        Talk::TlsAlert => once(&[21, 3, 3, 0, 2, 2, 10]),
-        Talk::Http2 => once(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"),
         Talk::Noise => {
             let mut chance = fastrand::Rng::with_seed(1);
             answers("", std::iter::repeat_with(|| chance.u8(..)).take(1 << 16).collect())
         }
-        Talk::Zeros => answers("", vec![0; 1 << 16]),
         Talk::Controls => {
             let text = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}live\u{0}";
             let head = format!("HTTP/1.1 500 {text}\r\nServer: {text}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
