@@ -54,7 +54,7 @@ pub(super) enum Talk {
     Masked,
     /// Frames with bits that nothing has agreed on.
     ReservedBits,
-    /// An upgrade with the key of somebody else.
+    /// An upgrade with the key of another client.
     WrongKey,
     /// Nothing.
     Silent,

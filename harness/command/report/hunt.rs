@@ -555,8 +555,8 @@ pub struct ChangeReport {
 }
 
 impl ChangeReport {
-    /// The effect of a change, seen by the hunt on the version from after, with what both hunts could not do. `kept` says where the reproducer of each finding
-    /// was written, and which command shows it again.
+    /// The effect of a change, seen by the hunt on the version from after, with what both hunts could not do. `kept` says
+    /// where the reproducer of each finding was written, and which command shows it again.
     pub fn of(
         hunt: &Hunt,
         change: &Change,
