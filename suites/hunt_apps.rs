@@ -607,6 +607,55 @@ fn a_hunt_goes_behind_several_profiles() {
     assert!(!here.join("tests").exists());
 }
 
+/// Mistakes of different harm, those that harm least first.
+const OF_ALL_KINDS: &str = r#"
+import asyncio, traceback
+
+async def answer(send, status, text):
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for reply in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{reply}.complete"})
+        return
+    if scope["path"] == "/a-hang":
+        await asyncio.sleep(3600)
+    elif scope["path"] == "/b-crash":
+        {}["order"]
+    elif scope["path"] == "/c-leak":
+        try:
+            {}["order"]
+        except KeyError:
+            return await answer(send, 400, traceback.format_exc())
+    await answer(send, 404, "not found")
+"#;
+
+/// The finding that harms most is the first one, whatever was found first.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn findings_are_in_the_order_of_their_harm() {
+    let python = python();
+    let directory = service(OF_ALL_KINDS);
+    let paths = ["--path", "GET /a-hang", "--path", "GET /b-crash", "--path", "GET /c-leak"];
+    let hunt = ["hunt", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--cases", "60"];
+    let (code, told) = document(directory.path(), &[&hunt[..], &paths].concat());
+    assert_eq!(code, Some(1), "{told:#}");
+    let found: Vec<(&str, &str)> = told["found"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| (found["harm"].as_str().unwrap(), found["key"].as_str().unwrap()))
+        .collect();
+    let harms: Vec<&str> = found.iter().map(|(harm, _)| *harm).collect();
+    assert_eq!(harms, ["wrong_data", "crash", "hang"], "{found:#?}");
+    for ((_, key), path) in found.iter().zip(["/c-leak", "/b-crash", "/a-hang"]) {
+        assert!(key.contains(path), "{found:#?}");
+    }
+}
+
 /// The parts of a campaign behind several profiles merge profile by profile.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

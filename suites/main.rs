@@ -39,8 +39,8 @@ mod secrets; // planted secrets, looked for in every output
 mod serve_and_validate; // `serve`, and the check of a deployment
 mod served; // users' own applications, behind real servers
 mod servers; // what each server profile makes of an application's behavior
-mod servers_real; // the servers themselves, held against their profiles
 mod service; // the built-in service's own rules
+mod shared; // helpers of all binaries
 mod signals; // signals and arguments for real servers
 mod stage; // the reference app in Python, as software of a target
 mod stalls; // apps that keep the event loop to themselves

@@ -29,15 +29,8 @@ use relapse_python::{
 use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
+pub(crate) use crate::shared::python;
 use crate::support::{at_a_time, open, profile, step, wait};
-
-/// The interpreter. `suites/build.rs` looks for it, and tests that need it are ignored where there is none.
-pub(crate) fn python() -> PathBuf {
-    if !cfg!(has_python) {
-        panic!("no python3 with `venv` and `ensurepip` was found when the tests were built");
-    }
-    PathBuf::from(option_env!("RELAPSE_TEST_PYTHON").unwrap_or("python3"))
-}
 
 pub(crate) fn apps() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/apps")

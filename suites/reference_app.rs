@@ -63,7 +63,7 @@ use crate::{
 const SEED: u64 = 1;
 
 /// Two servers of different design, by the profiles that are measured on them, one for each framework. The other profiles are
-/// held against their servers row by row (`suites/servers_real.rs`) and by programs (`suites/differential.rs`), and the
+/// held against their servers row by row (`suites/timed/servers_real.rs`) and by programs (`suites/differential.rs`), and the
 /// reference app against the built-in backend behind all of them in memory (`suites/twin.rs`).
 const SERVERS: [&str; 2] = ["uvicorn-0.35", "hypercorn-0.18"];
 

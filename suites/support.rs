@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
+pub(crate) use crate::shared::{at_a_time, relapse_command, signaled_command};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
     case::{Case, WORDS},
@@ -50,25 +47,6 @@ use relapse_simulate::{
     recorder::{self, ExchangeRecorder},
     server,
 };
-
-/// The built command with the usual effect of every signal: whatever starts the tests in the background ignores some, and the
-/// command then ignores them too. `env` is that of GNU coreutils 8.31 or newer.
-pub(crate) fn signaled_command() -> Command {
-    let mut command = Command::new("env");
-    command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_relapse")]);
-    command
-}
-
-/// The built command. The `python3` that it finds is the interpreter itself, and no script of a version manager.
-pub(crate) fn relapse_command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
-    if let Some(directory) = option_env!("RELAPSE_TEST_PYTHON").and_then(|python| Path::new(python).parent()) {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::iter::once(directory.to_owned()).chain(std::env::split_paths(&path));
-        command.env("PATH", std::env::join_paths(path).unwrap());
-    }
-    command
-}
 
 /// The profiles that have a place in the list, on which reviewed pages and pinned seeds rest. A new profile has none.
 pub(crate) fn listed_servers() -> Vec<Arc<Profile>> {
@@ -240,25 +218,6 @@ impl Target for Reached {
 pub(crate) fn converse(application: Arc<dyn Application>, profile: &Arc<Profile>, steps: &[Step]) -> Transcript {
     Runtime::new(Clock::Virtual)
         .block_on(async { run::converse(steps, Plan::default(), &Reached::of(&application, profile)).await.unwrap() })
-}
-
-/// Does something with each item, so many at a time, for work that mostly waits. Results are in the order of the items.
-pub(crate) fn at_a_time<T: Sync, R: Send>(count: usize, items: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let taken =
-            std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&index| index < items.len()));
-        taken.map(|index| (index, act(&items[index]))).collect::<Vec<_>>()
-    };
-    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..count).map(|_| scope.spawn(take)).collect();
-        let joined = |worker: ScopedJoinHandle<'_, Vec<(usize, R)>>| {
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        workers.into_iter().flat_map(joined).collect()
-    });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// How properties are tried: always with the same cases, so that one tree passes or fails once and for all.

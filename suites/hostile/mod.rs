@@ -1,14 +1,9 @@
 //! Hostile apps, peers, files and users, against the built command.
 
-mod asked; // commands on apps, files and signals
 mod broken; // a harness that breaks
-mod clients; // clients that never do what a client should
 mod determinism; // the same seed, the same document
 mod life; // signals, time, files and a copied binary
-mod modes; // the list of everything hostile, by name
-mod peer; // servers that never do what a server should
 mod processes; // everything that is started ends with the command
-mod watched; // the built command, looked at from outside
 
 /// How many signals each command gets: `RELAPSE_TEST_SIGNALS`, or `default` where that is not set. At least one.
 fn signals(default: usize) -> usize {

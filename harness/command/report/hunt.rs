@@ -15,7 +15,10 @@ use relapse::route::RouteTrouble;
 use relapse_core::{
     client::step::Action,
     fault::{FaultKind, Place},
-    judge::verdict::{Conclusion, Side, Verdict},
+    judge::{
+        harm::Harm,
+        verdict::{Conclusion, Side, Verdict},
+    },
 };
 
 /// How many kinds that never acted are named.
@@ -43,7 +46,7 @@ pub struct HuntReport {
     pub reached: Coverage,
     /// The verdicts on the reproducers that were replayed first.
     pub replayed: BTreeMap<String, Verdict>,
-    /// The findings, each once.
+    /// The findings, each once, in the order of their harm.
     pub found: Vec<FoundReport>,
     /// The problems with the end of an external application, when it was told to stop.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -90,6 +93,9 @@ pub enum HuntDocument {
 pub struct FoundReport {
     /// The key that tells it from others.
     pub key: String,
+    /// The worst harm of what its smallest case shows.
+    #[serde(default = "unknown_harm")]
+    pub harm: Harm,
     /// The finding.
     pub message: String,
     /// The other findings of the smallest case.
@@ -120,6 +126,11 @@ pub struct FoundReport {
     pub again: String,
 }
 
+/// Documents of before do not tell it.
+fn unknown_harm() -> Harm {
+    Harm::Crash
+}
+
 /// Documents of before say nothing else.
 fn shown() -> Reproduction {
     Reproduction::Shown
@@ -134,6 +145,7 @@ impl FoundReport {
             format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
         FoundReport {
             key: found.key.to_string(),
+            harm: found.harm(&hunt.ground),
             message: found.message.clone(),
             also: found.also.iter().map(|(key, _)| key.to_string()).collect(),
             seed: found.seed,
@@ -153,6 +165,11 @@ impl FoundReport {
             capsule,
             again,
         }
+    }
+
+    /// Its place among others: by harm, then by how ordinary its trigger is, then by its case.
+    fn rank(&self) -> (Harm, usize, bool, u64) {
+        (self.harm, self.faults.len(), !self.clients.is_empty(), self.seed)
     }
 
     /// Whether it is in the baseline.
@@ -194,6 +211,8 @@ impl HuntReport {
     /// again.
     pub fn of(hunt: &Hunt, campaign: &Campaign, kept: impl Fn(&Found) -> (String, String)) -> HuntReport {
         let found = campaign.found.iter().map(|found| FoundReport::of(hunt, found, kept(found)));
+        let mut found: Vec<FoundReport> = found.collect();
+        found.sort_by_key(FoundReport::rank);
         HuntReport {
             schema: SCHEMA,
             revision: hunt.ground.defects().to_string(),
@@ -202,7 +221,7 @@ impl HuntReport {
             seeds: vec![(hunt.seed, campaign.reached.cases)],
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
             reached: campaign.reached.clone(),
-            found: found.collect(),
+            found,
             shutdown: BTreeSet::new(),
             known_shutdown: BTreeSet::new(),
             route_troubles: hunt.ground.external().map_or(Vec::new(), |prey| prey.troubles.clone()),
@@ -241,6 +260,7 @@ impl HuntReport {
             known.extend(found.also.iter().cloned());
             is_new
         });
+        self.found.sort_by_key(FoundReport::rank);
         if let Some(mut baseline) = self.baseline.take() {
             baseline.count(self.are_known());
             self.baseline = Some(baseline);

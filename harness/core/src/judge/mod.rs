@@ -3,6 +3,7 @@
 pub mod cause;
 pub mod check;
 pub mod classify;
+pub mod harm;
 pub mod outcome;
 pub mod shutdown;
 pub mod verdict;

@@ -6,7 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{judge::cause::Cause, record::transcript::Actor, wire::close_code::CloseCode};
+use crate::{
+    judge::{cause::Cause, harm::Harm},
+    record::transcript::Actor,
+    wire::close_code::CloseCode,
+};
 
 /// The class of an outcome: what it means to the one who called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,15 +61,28 @@ impl Class {
 
     /// Whether a client can live with it.
     pub fn is_good(self) -> bool {
-        matches!(
-            self,
-            Class::Served | Class::RefusedAuth | Class::RefusedUnavailable | Class::RefusedRequest | Class::CutByFault
-        )
+        self.harm().is_none()
     }
 
     /// The classes that a client can live with.
     pub fn good() -> impl Iterator<Item = Class> {
         Class::ALL.into_iter().filter(|class| class.is_good())
+    }
+
+    /// The harm of such an outcome; `None` where the class is good.
+    pub fn harm(self) -> Option<Harm> {
+        match self {
+            Class::Served
+            | Class::RefusedAuth
+            | Class::RefusedUnavailable
+            | Class::RefusedRequest
+            | Class::CutByFault => None,
+            Class::WronglyAdmitted => Some(Harm::Admitted),
+            Class::ServerError => Some(Harm::Crash),
+            Class::Hang | Class::NoAnswer => Some(Harm::Hang),
+            Class::Dropped => Some(Harm::Drop),
+            Class::DisguisedError => Some(Harm::Disguised),
+        }
     }
 
     /// The class's name, as cases and reports write it.

@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     asgi::exception::Exception,
-    judge::outcome::{Class, Ending, Outcome},
+    judge::{
+        check::{self, Check},
+        harm::Harm,
+        outcome::{Class, Ending, Outcome},
+    },
     record::{timeline::Timeline, transcript::Transcript},
 };
 
@@ -431,16 +435,14 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Whether breaking it harms more than the client whose request fails, so that no exception stands for it.
-    fn is_worse_than_a_failure(self) -> bool {
-        match self {
-            Rule::Check(name) => matches!(
-                name,
-                "isolation" | "limits_hold" | "no_leak_in_answers" | "no_residue" | "opened_only_with_credential"
-            ),
-            Rule::Class(Class::WronglyAdmitted) => true,
-            Rule::Class(_) | Rule::NoPanic => false,
-        }
+    /// The harm of breaking it, in a service that has these checks of its own.
+    pub fn harm(self, own: &[&'static dyn Check]) -> Harm {
+        let harm = match self {
+            Rule::Check(name) => check::named(name, own).map(Check::harm),
+            Rule::Class(class) => class.harm(),
+            Rule::NoPanic => None,
+        };
+        harm.unwrap_or(Harm::Crash)
     }
 }
 
@@ -507,8 +509,9 @@ impl FindingKey {
         let site = |key: &FindingKey| key.site.clone().unwrap_or(FindingSite { route: None, exception: None });
         let (own, others) = (site(self), site(other));
         let is_same_rule = (self.rule, &self.subject) == (other.rule, &other.subject);
-        let is_one_failure = own.exception.is_some() && !self.rule.is_worse_than_a_failure();
-        (is_same_rule || is_one_failure && !other.rule.is_worse_than_a_failure())
+        let is_worse = |key: &FindingKey| key.rule.harm(&[]).is_worse_than_a_failure();
+        let is_one_failure = own.exception.is_some() && !is_worse(self) && !is_worse(other);
+        (is_same_rule || is_one_failure)
             && own.exception == others.exception
             && (own.route == others.route || own.route.is_none() || others.route.is_none())
     }

@@ -57,6 +57,7 @@ use relapse_core::{
     judge::{
         check::RunView,
         classify::Exchange,
+        harm::Harm,
         outcome::{Class, Outcome},
         verdict::FindingKey,
     },
@@ -159,6 +160,13 @@ pub struct Found {
 }
 
 impl Found {
+    /// The worst harm of what its smallest case shows, on this ground.
+    pub fn harm(&self, ground: &Ground) -> Harm {
+        let own = ground.known().checks;
+        let others = self.also.iter().map(|(key, _)| key.rule.harm(own));
+        others.fold(self.key.rule.harm(own), Harm::min)
+    }
+
     /// Whether its smallest case has this finding.
     fn has(&self, key: &FindingKey) -> bool {
         self.key.may_be(key) || self.also.iter().any(|(also, _)| also.may_be(key))

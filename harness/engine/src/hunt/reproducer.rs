@@ -87,10 +87,7 @@ fn accept(accepted: &mut [Accepted], after: &RunResult) {
 /// The rule that a finding breaks.
 fn rule(hunt: &Hunt, key: &FindingKey) -> &'static str {
     let check = match key.rule {
-        Rule::Check(name) => {
-            let mut checks = check::ALL.iter().chain(hunt.ground.known().checks);
-            checks.find(|known| known.name() == name)
-        }
+        Rule::Check(name) => check::named(name, hunt.ground.known().checks),
         Rule::Class(_) | Rule::NoPanic => None,
     };
     check.map_or("every outcome is a good one", |check| check.property())

@@ -1,10 +1,14 @@
 //! No message is taken and left without an answer while the session lives on.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) const CHECK: Property =
-    Property { name: "answered", property: "no message is taken and left without an answer", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "answered",
+    property: "no message is taken and left without an answer",
+    harm: Harm::Hang,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     client::step::ClientName, judge::classify::Exchange, record::transcript::EventKind, wire::head::RequestHead,
 };
@@ -14,6 +14,7 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "answers_agree",
     property: "a request is answered alike in pieces, and beside the same request of another client",
+    harm: Harm::Disguised,
     run: check,
 };
 

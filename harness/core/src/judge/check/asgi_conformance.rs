@@ -1,6 +1,6 @@
 //! Application and server send only what the ASGI state machine allows, and the application finishes what it began.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     asgi::event::{Machine, ProtocolBreach},
     judge::classify::Exchange,
@@ -10,6 +10,7 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "asgi_conformance",
     property: "application and server send only what ASGI allows, and finish",
+    harm: Harm::Noise,
     run: check,
 };
 

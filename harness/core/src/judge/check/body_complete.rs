@@ -1,13 +1,13 @@
 //! A body is as long as its head announced, and a chunked one has its last chunk.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     judge::{classify::Exchange, outcome::Ending},
     record::transcript::{BodyEnd, EventKind},
 };
 
 pub(super) const CHECK: Property =
-    Property { name: "body_complete", property: "a body is as long as announced", run: check };
+    Property { name: "body_complete", property: "a body is as long as announced", harm: Harm::Drop, run: check };
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence

@@ -1,10 +1,14 @@
 //! Nothing keeps the client waiting past its limit.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::outcome::{Class, Ending};
 
-pub(super) const CHECK: Property =
-    Property { name: "bounded_wait", property: "nothing keeps the client waiting past its limit", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "bounded_wait",
+    property: "nothing keeps the client waiting past its limit",
+    harm: Harm::Hang,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let vain = evidence.exchanges().filter_map(|(reading, outcome)| match &outcome.ending {

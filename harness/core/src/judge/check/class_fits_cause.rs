@@ -1,10 +1,14 @@
 //! A refusal names what is really wrong: bad credential, malformed request, or something not ready, and nothing else.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::outcome::Class;
 
-pub(super) const CHECK: Property =
-    Property { name: "class_fits_cause", property: "a refusal names what is really wrong", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "class_fits_cause",
+    property: "a refusal names what is really wrong",
+    harm: Harm::Disguised,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence

@@ -1,10 +1,14 @@
 //! A healthy client gets through before, during and after.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::{outcome::Class, verdict::HealthyClient};
 
-pub(super) const CHECK: Property =
-    Property { name: "control_opens", property: "a healthy client gets through before, during and after", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "control_opens",
+    property: "a healthy client gets through before, during and after",
+    harm: Harm::Crash,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     match evidence.control {

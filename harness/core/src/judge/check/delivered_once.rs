@@ -6,14 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     record::transcript::{Actor, EventKind},
     wire::{frame::Frame, head::RequestHead},
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "delivered_once", property: "a client that subscribes twice is told everything once", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "delivered_once",
+    property: "a client that subscribes twice is told everything once",
+    harm: Harm::Disguised,
+    run: check,
+};
 
 /// How often it has to be seen.
 const TIMES: usize = 2;

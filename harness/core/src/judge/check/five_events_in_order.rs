@@ -1,10 +1,14 @@
 //! An agent request is answered by its five events, once each and in order, for the user who asked.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::classify::Exchange;
 
-pub(super) const CHECK: Property =
-    Property { name: "five_events_in_order", property: "an agent request is answered by its five events", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "five_events_in_order",
+    property: "an agent request is answered by its five events",
+    harm: Harm::Drop,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.plain().filter(|reading| !reading.is_abridged()).filter_map(complain).collect()

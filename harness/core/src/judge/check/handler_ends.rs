@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 /// How long a call may go on without its client: longer than the longest that the service itself waits for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) const CHECK: Property =
-    Property { name: "handler_ends", property: "the application's call ends once its client is gone", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "handler_ends",
+    property: "the application's call ends once its client is gone",
+    harm: Harm::Hang,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.readings.iter().filter(|reading| !reading.is_held() && !reading.may_go_on()).filter_map(complain).collect()

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     fault::{Fault, FaultKind, ProcessFault, Trigger},
     judge::{
@@ -13,8 +13,12 @@ use crate::{
     record::{timeline::NOTICE, transcript::EventKind},
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "health_tells_the_truth", property: "health agrees with a real handshake", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "health_tells_the_truth",
+    property: "health agrees with a real handshake",
+    harm: Harm::Disguised,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let exchanges: Vec<(&Exchange<'_>, &Outcome)> = evidence.exchanges().collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind, wire::frame::Opcode};
 
 /// The identifiers that belong to one user in a JSON message, or in its `data`.
@@ -31,8 +31,12 @@ enum Lenient<T> {
     Other(IgnoredAny),
 }
 
-pub(super) const CHECK: Property =
-    Property { name: "isolation", property: "no frame carries what belongs to another user", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "isolation",
+    property: "no frame carries what belongs to another user",
+    harm: Harm::WrongData,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let users: Vec<&str> = evidence.readings.iter().filter_map(|reading| reading.user).collect();

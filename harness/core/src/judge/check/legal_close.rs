@@ -1,7 +1,7 @@
 //! A close has a code that may be sent and a reason of at most 123 bytes, both as the application asks for it and as
 //! it arrives (RFC 6455 sections 5.5 and 7.4).
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     asgi::event::Outbound,
     judge::classify::Exchange,
@@ -12,6 +12,7 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "legal_close",
     property: "a close has a code that may be sent and a reason of at most 123 bytes",
+    harm: Harm::Drop,
     run: check,
 };
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
 pub(super) const CHECK: Property = Property {
     name: "limits_hold",
     property: "no user has more connections at a time than the service lets one have",
+    harm: Harm::Admitted,
     run: check,
 };
 

@@ -43,6 +43,7 @@ use crate::{
     asgi::exception::Exception,
     judge::{
         classify::Exchange,
+        harm::Harm,
         outcome::{Class, Outcome},
         verdict::{Finding, HealthyClient},
     },
@@ -132,6 +133,11 @@ pub trait Check: fmt::Debug + Send + Sync {
     /// The property that must hold.
     fn property(&self) -> &'static str;
 
+    /// The harm of breaking it. [`Harm::Crash`] unless a check says something else.
+    fn harm(&self) -> Harm {
+        Harm::Crash
+    }
+
     /// The places where a run breaks it; none where it holds.
     fn check(&self, run: &RunView<'_>) -> Vec<Violation>;
 }
@@ -205,6 +211,7 @@ impl Eq for Checks {}
 struct Property {
     name: &'static str,
     property: &'static str,
+    harm: Harm,
     run: fn(&RunView<'_>) -> Vec<Violation>,
 }
 
@@ -215,6 +222,10 @@ impl Check for Property {
 
     fn property(&self) -> &'static str {
         self.property
+    }
+
+    fn harm(&self) -> Harm {
+        self.harm
     }
 
     fn check(&self, run: &RunView<'_>) -> Vec<Violation> {
@@ -256,6 +267,11 @@ pub const ALL: &[&dyn Check] = &[
     &no_error_log_for_client_fault::CHECK,
     &control_opens::CHECK,
 ];
+
+/// The check with this name: one of [`ALL`], or of these of a service's own.
+pub fn named(name: &str, own: &[&'static dyn Check]) -> Option<&'static dyn Check> {
+    ALL.iter().chain(own).copied().find(|check| check.name() == name)
+}
 
 /// The findings of every check, those of the service's own last.
 pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {

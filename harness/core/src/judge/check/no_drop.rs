@@ -1,13 +1,17 @@
 //! No connection ends without an answer or a close frame, and none is refused while nothing keeps the process away.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::{
     classify::Exchange,
     outcome::{Ending, Outcome},
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "no_drop", property: "no connection ends without an answer or a close frame", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "no_drop",
+    property: "no connection ends without an answer or a close frame",
+    harm: Harm::Drop,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()

@@ -1,6 +1,6 @@
 //! Nothing is logged as an error while a client with nothing wrong is served, unless something behind the service failed.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     asgi::exception::Exception,
     judge::classify::Exchange,
@@ -10,6 +10,7 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "no_error_log",
     property: "nothing is logged as an error unless something behind the service failed",
+    harm: Harm::Noise,
     run: check,
 };
 

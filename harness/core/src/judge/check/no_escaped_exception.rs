@@ -1,11 +1,15 @@
 //! No exception leaves the application, whatever the client saw of it. An exception that the server itself raised, or
 //! that the specification asks for, is the server's matter.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::classify::Exchange;
 
-pub(super) const CHECK: Property =
-    Property { name: "no_escaped_exception", property: "no exception leaves the application", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "no_escaped_exception",
+    property: "no exception leaves the application",
+    harm: Harm::Crash,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.readings.iter().filter_map(complain).collect()

@@ -1,10 +1,10 @@
 //! No WebSocket is closed with 1011, or with its private counterpart 4500.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{judge::outcome::Ending, wire::close_code::CloseCode};
 
 pub(super) const CHECK: Property =
-    Property { name: "no_internal_close", property: "no WebSocket is closed with 1011", run: check };
+    Property { name: "no_internal_close", property: "no WebSocket is closed with 1011", harm: Harm::Crash, run: check };
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence

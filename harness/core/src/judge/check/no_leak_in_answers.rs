@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::record::transcript::{Event, EventKind, Level, PROCESS};
 
 /// A shorter text says too little to be called a leak.
@@ -14,8 +14,12 @@ const TEXT_BYTES_MIN: usize = 12;
 /// The first line of a traceback in Python.
 static TRACEBACK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("Traceback (most recent call last)"));
 
-pub(super) const CHECK: Property =
-    Property { name: "no_leak_in_answers", property: "no secret and no internal text reaches the client", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "no_leak_in_answers",
+    property: "no secret and no internal text reaches the client",
+    harm: Harm::WrongData,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let transcript = evidence.transcript;

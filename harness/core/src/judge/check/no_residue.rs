@@ -1,11 +1,15 @@
 //! Nothing is left behind: when every client is gone no connection is served, no session is held, and the application keeps
 //! nothing of them that grows with each.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::record::transcript::{EventKind, Held};
 
-pub(super) const CHECK: Property =
-    Property { name: "no_residue", property: "nothing is left behind when every client is gone", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "no_residue",
+    property: "nothing is left behind when every client is gone",
+    harm: Harm::Leak,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let mut found = left_behind(evidence);

@@ -1,13 +1,17 @@
 //! No request is answered with a fault of the server: 500, 502, or 504. A 503 is the matter of `retry_after_present`.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::{
     classify::Exchange,
     outcome::{Class, Ending, Outcome},
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "no_server_error", property: "no request is answered with 500, 502 or 504", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "no_server_error",
+    property: "no request is answered with 500, 502 or 504",
+    harm: Harm::Crash,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()

@@ -1,10 +1,14 @@
 //! The endpoint runs once for every connection: the record that it writes then stands in the log once.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{judge::classify::Exchange, record::transcript::EventKind};
 
-pub(super) const CHECK: Property =
-    Property { name: "once_per_connection", property: "the endpoint runs once for every connection", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "once_per_connection",
+    property: "the endpoint runs once for every connection",
+    harm: Harm::Noise,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.readings.iter().filter_map(complain).collect()

@@ -1,7 +1,7 @@
 //! A session opens only when a valid credential reached the server, and only for the user it names; what only a user may
 //! see is shown to no other client.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::{
     classify::Exchange,
     outcome::{Class, Outcome},
@@ -10,6 +10,7 @@ use crate::judge::{
 pub(super) const CHECK: Property = Property {
     name: "opened_only_with_credential",
     property: "a session opens on a valid credential only, for the user it names",
+    harm: Harm::Admitted,
     run: check,
 };
 

@@ -5,15 +5,19 @@
 //! another one says, the value may be meant for all: in a session it takes another client on the same path who was not
 //! told.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     asgi::event::Inbound,
     judge::classify::Exchange,
     record::transcript::{Actor, Event, EventKind, SHARED_STATE},
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "own_state", property: "an object's state is not seen through another object", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "own_state",
+    property: "an object's state is not seen through another object",
+    harm: Harm::WrongData,
+    run: check,
+};
 
 /// The shortest text that tells where it comes from, in characters.
 const TEXT_CHARACTERS_MIN: usize = 3;

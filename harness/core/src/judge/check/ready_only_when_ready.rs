@@ -1,11 +1,12 @@
 //! A health route says that the service is ready only while everything critical behind it answers.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::judge::classify::Exchange;
 
 pub(super) const CHECK: Property = Property {
     name: "ready_only_when_ready",
     property: "health says ready only while everything critical answers",
+    harm: Harm::Disguised,
     run: check,
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     fault::{FaultKind, Place, ProcessFault},
     judge::{
@@ -16,6 +16,7 @@ use crate::{
 pub(super) const CHECK: Property = Property {
     name: "recovers",
     property: "once a fault is over clients are served again, without a restart",
+    harm: Harm::Crash,
     run: check,
 };
 

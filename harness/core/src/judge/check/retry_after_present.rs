@@ -1,11 +1,15 @@
 //! A client that is sent away for now learns when to come back: 503 and 429 have a `Retry-After` in seconds (RFC 9110
 //! section 10.2.3).
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{judge::classify::Exchange, wire::head::header};
 
-pub(super) const CHECK: Property =
-    Property { name: "retry_after_present", property: "503 and 429 say when to come back", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "retry_after_present",
+    property: "503 and 429 say when to come back",
+    harm: Harm::Disguised,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.plain().filter_map(complain).collect()

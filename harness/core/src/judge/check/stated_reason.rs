@@ -1,6 +1,6 @@
 //! A refusal for something that is down names it in the answer.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     judge::{
         classify::Exchange,
@@ -10,8 +10,12 @@ use crate::{
     wire::close_code::CloseCode,
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "stated_reason", property: "a refusal for something that is down names it", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "stated_reason",
+    property: "a refusal for something that is down names it",
+    harm: Harm::Disguised,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, outcome)).collect()

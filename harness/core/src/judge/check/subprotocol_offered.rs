@@ -1,12 +1,13 @@
 //! The selected subprotocol is one the client offered; one is selected whenever some were offered, because browsers
 //! give the connection up otherwise.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::wire::head::{header, readable};
 
 pub(super) const CHECK: Property = Property {
     name: "subprotocol_offered",
     property: "the selected subprotocol is one the client offered",
+    harm: Harm::Disguised,
     run: check,
 };
 

@@ -1,13 +1,17 @@
 //! A session begins with the welcome: nothing comes before it, and none closes normally without it.
 
-use super::{Property, RunView, Violation};
+use super::{Harm, Property, RunView, Violation};
 use crate::{
     judge::{classify::Exchange, outcome::Ending},
     wire::close_code::CloseCode,
 };
 
-pub(super) const CHECK: Property =
-    Property { name: "welcome_first", property: "a session begins with the welcome", run: check };
+pub(super) const CHECK: Property = Property {
+    name: "welcome_first",
+    property: "a session begins with the welcome",
+    harm: Harm::Disguised,
+    run: check,
+};
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     evidence.exchanges().filter_map(|(reading, outcome)| complain(reading, &outcome.ending)).collect()

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
-use super::{
+use crate::{
     peer::{Talk, Talker, frame, pause},
     watched::{Ended, Watched, looks},
 };
 
 /// A command that stands on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// A proxy before a server that sees the client's bytes.
     Proxy,
     /// The address that a proxy is controlled from.
@@ -24,7 +24,7 @@ pub(super) enum Standing {
 
 /// How clients behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rudeness {
+pub(crate) enum Rudeness {
     /// A head that never ends.
     EndlessHead,
     /// A body of a tebibyte, as announced.
@@ -59,7 +59,7 @@ const IDLE: usize = 300;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Lets a client at what stands. Then another client is served, and it is told to end.
-pub(super) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
+pub(crate) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
     let here = tempdir().unwrap();
     // It answers each request with nothing wrong, and swallows the rest.
     let upstream = Talker::start(Talk::Cookie);
@@ -86,7 +86,7 @@ pub(super) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
 }
 
 /// The first address in a line.
-pub(super) fn address_in(line: &str) -> String {
+pub(crate) fn address_in(line: &str) -> String {
     let start = line.find("127.0.0.1:").unwrap_or_else(|| panic!("no address: {line}"));
     line[start..].chars().take_while(|character| character.is_ascii_digit() || matches!(character, '.' | ':')).collect()
 }
@@ -169,7 +169,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A proxy holds little of what its client does not read, and goes on when the client does.
-pub(super) fn do_not_read(faults: &[&str], talk: Talk) -> Ended {
+pub(crate) fn do_not_read(faults: &[&str], talk: Talk) -> Ended {
     // The kernel's buffers on both sides of the proxy, and its own.
     const HELD_BYTES_MAX: u64 = 64 << 20;
     // Longer than a busy machine keeps the proxy from its work.

@@ -2,11 +2,11 @@
 
 use relapse_python::{
     measure::{Measurement, Slow, measure},
-    process::ServerChoice,
+    process::{InterpreterOrigin, ServerChoice},
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
-use crate::served::interpreter;
+use crate::{alone, shared::python};
 use relapse::discover::servers;
 
 /// Rows that take too long to measure on any of them.
@@ -14,7 +14,7 @@ const SLOW: [&str; 3] = ["lifespan.startup_timeout_s", "keepalive.ping_interval_
 
 fn measured(server: &str) -> Measurement {
     let server: ServerChoice = server.parse().unwrap();
-    let python = interpreter(&server);
+    let python = server.interpreter(&python(), InterpreterOrigin::Default, &|_| {}).unwrap();
     Runtime::new(Clock::Real).block_on(measure(&server, &python, Slow::LeftOut)).unwrap()
 }
 
@@ -23,6 +23,7 @@ fn measured(server: &str) -> Measurement {
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn servers_do_as_their_profiles_say() {
+    let _alone = alone();
     let mut wrong = Vec::new();
     for profile in servers().unwrap() {
         let measured = measured(&profile.choice);

@@ -7,13 +7,14 @@ use std::panic::catch_unwind;
 use rstest::rstest;
 use rustix::process::Signal;
 
-use super::{
+use crate::{
+    alone,
     asked::{self, Content, LIMIT, Signals},
     clients::{self, Rudeness, Standing},
     peer::Talk,
+    shared::at_a_time,
     watched::Ended,
 };
-use crate::support::at_a_time;
 
 /// The source of hostility.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,9 +68,9 @@ const VALIDATE: &[&str] = &["validate", "--limit", "500ms", "--time", "1s"];
 const HUNT: &[&str] = &["hunt", "--cases", "2", "--max-requests", "8", "--time", "1500ms"];
 const CONFORM: &[&str] = &["conform", "5.1*", "--time", "1s"];
 const INIT: &[&str] = &["init", "--time", "1s"];
-const VALIDATE_APP: &[&str] = &["validate", "--time", "5s"];
-const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "8", "--time", "3s"];
-const HUNT_LONG: &[&str] = &["hunt", "--cases", "700", "--time", "4s"];
+const VALIDATE_APP: &[&str] = &["validate", "--time", "10s"];
+const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "8", "--time", "10s"];
+const HUNT_LONG: &[&str] = &["hunt", "--cases", "700", "--time", "10s"];
 const SERVICE_FILE: &[&str] = &["validate", "--target", "http://127.0.0.1:1", "--service-file"];
 const CASE: &[&str] = &["run"];
 const PROFILE: &[&str] = &["run", "S449-2", "--profile"];
@@ -248,7 +249,7 @@ const AT_LEAST: [(Kind, usize); 5] =
     [(Kind::Server, 25), (Kind::Client, 18), (Kind::App, 30), (Kind::File, 25), (Kind::Signal, 10)];
 
 /// How many commands run at a time. They mostly wait.
-const AT_A_TIME: usize = 6;
+const AT_A_TIME: usize = 4;
 
 /// How many paths of an app share a command.
 const PATHS: usize = 5;
@@ -300,6 +301,7 @@ fn try_together(modes: &[&Mode]) -> Result<String, String> {
 
 /// Tries every mode of a kind, and prints what each took.
 fn try_all(kind: Kind) {
+    let _alone = alone();
     let chosen = std::env::var("RELAPSE_TEST_MODE").ok();
     let of_kind = MODES.iter().filter(|mode| mode.kind == kind);
     let of_kind: Vec<&Mode> = of_kind.filter(|mode| chosen.as_ref().is_none_or(|name| mode.name == name)).collect();
