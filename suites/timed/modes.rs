@@ -300,6 +300,7 @@ fn try_together(modes: &[&Mode]) -> Result<String, String> {
 }
 
 /// Tries every mode of a kind, and prints what each took.
+#[expect(clippy::print_stdout, reason = "people read what each mode takes")]
 fn try_all(kind: Kind) {
     let _alone = alone();
     let chosen = std::env::var("RELAPSE_TEST_MODE").ok();
