@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
-use relapse::{discover::servers, run, service_file::ServiceFile, target::Target as _, verdict};
+use relapse::{deadline::Deadline, discover::servers, run, service_file::ServiceFile, target::Target as _, verdict};
 use relapse_core::{
     client::step::{Action, Step},
     judge::{outcome::Class, verdict::HealthyClient},
