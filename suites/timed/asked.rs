@@ -22,10 +22,10 @@ const APPS: &str = include_str!("apps.py");
 /// The arguments of every command on an app that blocks and grows.
 const ON_APP: [&str; 6] = ["--blocked-limit", "500ms", "--memory-limit", "600", "--start-limit", "6s"];
 
-/// Asks a hostile server.
-pub(crate) fn server(command: &[&str], talk: Talk) -> Ended {
+/// Asks a hostile server, with TLS where the scheme says so.
+pub(crate) fn server(command: &[&str], scheme: &str, talk: Talk) -> Ended {
     let (server, here) = (Talker::start(talk), tempdir().unwrap());
-    let url = server.url();
+    let url = server.url(scheme);
     let ended = Watched::start(&[command, &["--target", &url]].concat(), here.path()).end_within(LIMIT);
     assert!(server.accepted() > 0, "the server was not asked: {ended:?}");
     assert!(!ended.stdout.contains('\u{1b}'), "what a server says is obeyed by a terminal: {ended:?}");
@@ -74,7 +74,10 @@ pub(crate) fn app(command: &[&str], app: &str, codes: &[i32]) -> Ended {
         ("loads", name)
     });
     let target = format!("asgi:{module}:{name}");
-    let arguments = [command, &["--target", &target, "--python", &python], &ON_APP].concat();
+    // A server is installed for an interpreter that is not named.
+    let named = ["--python", &python];
+    let named = if command.contains(&"--server") { &[][..] } else { &named };
+    let arguments = [command, &["--target", &target], named, &ON_APP].concat();
     let ended = Watched::start(&arguments, here.path()).end_within(LIMIT);
     assert!(ended.code().is_some_and(|code| codes.contains(&code)), "{codes:?}: {ended:?}");
     ended
@@ -176,7 +179,7 @@ pub(crate) type Signals = &'static [Signal];
 /// Signals a command that works or stands, some time after it listens to them.
 pub(crate) fn signals(command: &[&str], signals: Signals) -> Ended {
     let (server, here) = (Talker::start(Talk::Silent), tempdir().unwrap());
-    let url = server.url();
+    let url = server.url("http");
     let arguments: Vec<&str> = command.iter().map(|part| if *part == "URL" { &url } else { *part }).collect();
     let mut watched = Watched::start_signaled(&arguments, here.path());
     for _ in 0..looks(LIMIT) {

@@ -63,7 +63,7 @@ pub(crate) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
     let here = tempdir().unwrap();
     // It answers each request with nothing wrong, and swallows the rest.
     let upstream = Talker::start(Talk::Cookie);
-    let url = upstream.url();
+    let url = upstream.url("http");
     let mut command = match standing {
         Standing::Proxy | Standing::Control => Watched::start(&["proxy", "--upstream", &url], here.path()),
         Standing::Serve => Watched::start(&["serve"], here.path()),
@@ -175,7 +175,7 @@ pub(crate) fn do_not_read(faults: &[&str], talk: Talk) -> Ended {
     // Longer than a busy machine keeps the proxy from its work.
     const STILL: Duration = Duration::from_secs(2);
     let (server, here) = (Talker::start(talk), tempdir().unwrap());
-    let url = server.url();
+    let url = server.url("http");
     let mut proxy = Watched::start(&[&["proxy", "--upstream", &url], faults].concat(), here.path());
     let address = address_in(&proxy.line_with("http://127.0.0.1", LIMIT));
     let mut client = TcpStream::connect(&address).unwrap();

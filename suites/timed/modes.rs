@@ -42,6 +42,8 @@ struct Mode {
 enum Attempt {
     /// It asks a server.
     Server(&'static [&'static str], Talk),
+    /// It asks a server that speaks TLS, or does not.
+    Tls(Talk),
     /// Clients come to what it lets stand.
     Client(Standing, Rudeness),
     /// A client of a proxy with these faults does not read what this server says.
@@ -69,6 +71,8 @@ const HUNT: &[&str] = &["hunt", "--cases", "2", "--max-requests", "8", "--time",
 const CONFORM: &[&str] = &["conform", "5.1*", "--time", "1s"];
 const INIT: &[&str] = &["init", "--time", "1s"];
 const VALIDATE_APP: &[&str] = &["validate", "--time", "10s"];
+const VALIDATE_SERVED: &[&str] = &["validate", "--time", "10s", "--server", "uvicorn==0.54.0"];
+const HUNT_SERVED: &[&str] = &["hunt", "--cases", "20", "--time", "10s", "--server", "uvicorn==0.54.0"];
 const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "8", "--time", "10s"];
 const HUNT_LONG: &[&str] = &["hunt", "--cases", "700", "--time", "10s"];
 const SERVICE_FILE: &[&str] = &["validate", "--target", "http://127.0.0.1:1", "--service-file"];
@@ -116,6 +120,10 @@ const MODES: &[Mode] = &[
     Mode::new(Kind::Server, "hunt_messages", Attempt::Server(HUNT, Talk::Messages)),
     Mode::new(Kind::Server, "conform_messages", Attempt::Server(CONFORM, Talk::Messages)),
     Mode::new(Kind::Server, "init_small_messages", Attempt::Server(INIT, Talk::SmallMessages)),
+    Mode::new(Kind::Server, "tls_records", Attempt::Tls(Talk::TlsRecords)),
+    Mode::new(Kind::Server, "tls_ssh", Attempt::Tls(Talk::Ssh)),
+    Mode::new(Kind::Server, "tls_reset", Attempt::Tls(Talk::Reset)),
+    Mode::new(Kind::Server, "tls_silent", Attempt::Tls(Talk::Silent)),
     Mode::new(Kind::Client, "proxy_endless_head", Attempt::Client(Standing::Proxy, Rudeness::EndlessHead)),
     Mode::new(Kind::Client, "proxy_endless_body", Attempt::Client(Standing::Proxy, Rudeness::EndlessBody)),
     Mode::new(Kind::Client, "proxy_noise", Attempt::Client(Standing::Proxy, Rudeness::Noise)),
@@ -177,6 +185,10 @@ const MODES: &[Mode] = &[
     Mode::new(Kind::App, "huge_message_of_session", Attempt::App(VALIDATE_APP, "huge_message_of_session", &[1])),
     Mode::new(Kind::App, "long_messages_on_many_workers", Attempt::App(HUNT_ON_MANY, "long_messages", &[0, 1])),
     Mode::new(Kind::App, "others_each_time", Attempt::App(HUNT_LONG, "others_each_time", &[1])),
+    Mode::new(Kind::App, "endless_messages_of_server", Attempt::App(VALIDATE_SERVED, "endless_messages", &[0, 1])),
+    Mode::new(Kind::App, "small_messages_of_server", Attempt::App(VALIDATE_SERVED, "small_messages", &[0, 1])),
+    Mode::new(Kind::App, "long_messages_of_server", Attempt::App(HUNT_SERVED, "long_messages_of_server", &[0, 1])),
+    Mode::new(Kind::App, "import_prints_in_server", Attempt::App(VALIDATE_SERVED, "prints app", &[1, 2])),
     Mode::new(Kind::App, "never_starts", Attempt::App(VALIDATE_APP, "never_starts", &[1, 2])),
     Mode::new(Kind::App, "starts_and_blocks", Attempt::App(VALIDATE_APP, "starts_and_blocks", &[1, 2])),
     Mode::new(Kind::App, "fails_at_length", Attempt::App(VALIDATE_APP, "fails_at_length", &[1, 2])),
@@ -258,7 +270,8 @@ impl Attempt {
     /// Makes it; how the command ended.
     fn make(&self) -> Ended {
         match self {
-            Attempt::Server(command, talk) => asked::server(command, *talk),
+            Attempt::Server(command, talk) => asked::server(command, "http", *talk),
+            Attempt::Tls(talk) => asked::server(VALIDATE, "https", *talk),
             Attempt::Client(standing, rudeness) => clients::attack(*standing, *rudeness),
             Attempt::Reader(faults, talk) => clients::do_not_read(faults, *talk),
             Attempt::Path(name) => asked::paths(&[name]),

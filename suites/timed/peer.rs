@@ -62,6 +62,8 @@ pub(crate) enum Talk {
     Reset,
     /// A body, a byte at a time, slowly.
     SlowBody,
+    /// A handshake of TLS that never ends.
+    TlsRecords,
     /// The greeting of another protocol.
     Ssh,
     /// Anything.
@@ -110,8 +112,8 @@ impl Talker {
         talker
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
     }
 
     /// How many bytes it has written in all.
@@ -228,6 +230,12 @@ fn script(talk: Talk) -> Script {
         Talk::SlowBody => {
             let slow = ok("Content-Length: 100000\r\n\r\n", vec![b'x']);
             Script { pause: Some(Duration::from_millis(1)), ..slow }
+        }
+        Talk::TlsRecords => {
+            // A server's hello of 16 MiB, of which each record is a part (RFC 8446, sections 4 and 5.1).
+            let record = [&[22, 3, 3, 0x40, 0][..], &[0; 0x4000]].concat();
+            let first = [&[22, 3, 3, 0, 4][..], &[2, 0xff, 0xff, 0xff]].concat();
+            Script { is_rude: true, first, again: record, ..Script::default() }
         }
         Talk::Ssh => Script { is_rude: true, ..once(b"SSH-2.0-OpenSSH_9.9\r\n") },
         Talk::Noise => {

@@ -296,7 +296,10 @@ impl WitnessState {
     fn take_message(&mut self, number: usize, message: Message) {
         match message {
             Message::Whole(bytes) => {
-                if let Ok(Value::List(parts)) = marshal::read(&bytes) {
+                let read = marshal::read(&bytes);
+                // They may be many, and are not needed any more.
+                drop(bytes);
+                if let Ok(Value::List(parts)) = read {
                     self.take(number, parts);
                 }
             }
