@@ -367,6 +367,26 @@ fn a_service_that_refuses_everyone_has_no_healthy_client() {
     assert_eq!(verdict, "still-broken", "{entry:#}");
 }
 
+/// An answer that does not say how long it is is read to its end: a file of megabytes, and an export in thousands of rows.
+#[rstest]
+#[case::file("b'x' * 3_000_000, 1")]
+#[case::rows("b'1,2,3\\r\\n', 3000")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_long_answer_is_read_to_its_end(#[case] body_and_times: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let app = format!(
+        "async def ask(scope, receive, send):\n    body, times = {body_and_times}\n    \
+         await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})\n    \
+         for _ in range(times):\n        \
+         await send({{'type': 'http.response.body', 'body': body, 'more_body': True}})\n    \
+         await send({{'type': 'http.response.body', 'body': b''}})\n"
+    );
+    put(directory.path(), &app);
+    let case = "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[expect]\naccept = [\"http 200\"]\n";
+    let (code, verdict, entry) = run(directory.path(), case, &ONE);
+    assert_eq!((code, verdict.as_str()), (Some(0), "passed"), "{entry:#}");
+}
+
 /// A failure that comes and goes is shown when one run shows it, and fixed when none does any more.
 #[rstest]
 #[case::fixed("False", "fixed", "shown in 2 of 6")]

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use relapse::{run, target::Target as _};
 use relapse_core::{
+    asgi::event::Outbound,
     client::step::{Action, Awaited, ClientStrictness, Request, Step},
     error::AppError,
     judge::classify,
     plan::Plan,
-    record::transcript::{EventKind, Transcript},
+    record::transcript::{Event, EventKind, Transcript},
     wire::head::header,
 };
 use relapse_python::{
@@ -239,6 +240,45 @@ fn what_an_application_hides_is_evidence(#[case] server: &str) {
         vec!["LookupError: no row (service.py:8 in work)".to_owned()],
     ];
     assert_eq!(found, expected, "{server}");
+}
+
+/// Of a long payload the witness tells both ends, so that what an app sends does not fill the harness. The client gets it all.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_long_payload_is_told_by_its_ends() {
+    const LENGTH: usize = 3_000_000;
+    let directory = write(
+        "async def app(scope, receive, send):
+    if scope['type'] == 'http':
+        body = 'ä' + 'x' * 2_999_996 + 'ö'
+        await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+        await send({'type': 'http.response.body', 'body': body.encode()})
+",
+    );
+    let installation = installation("uvicorn==0.54.0", directory.path());
+    let transcript = Runtime::new(Clock::Real).block_on(async {
+        let (server, _) = PythonServer::start(installation).await.unwrap();
+        let served = Served::new(server, &binding(), String::new());
+        let steps = [Step::new(Action::Request(Request::standard("GET", "/")), 10 * LIMIT)];
+        run::converse(&steps, Plan::default(), &served).await.unwrap()
+    });
+    let length = |event: &Event| match &event.what {
+        EventKind::Sent(Outbound::ResponseBody { body, .. }) => {
+            assert!(body.starts_with("ä".as_bytes()) && body.ends_with("ö".as_bytes()));
+            Some((body.len(), event.omitted_bytes))
+        }
+        _ => None,
+    };
+    let lengths: Vec<_> = transcript.events.iter().filter_map(length).collect();
+    let ends = 64 << 10;
+    assert_eq!(lengths, [(ends, (LENGTH - ends) as u64)]);
+    let outcome = classify::readings(&transcript)[0].outcome();
+    assert_eq!(outcome.ending.to_string(), "http 200");
+    let seen = transcript.events.iter().find_map(|event| match &event.what {
+        EventKind::BodySeen { body, .. } => Some(body.len() as u64 + event.omitted_bytes),
+        _ => None,
+    });
+    assert_eq!(seen, Some(LENGTH as u64));
 }
 
 const LIFESPAN: &str = "

@@ -300,10 +300,6 @@ async def long_messages(scope, receive, send):
     await in_session(scope, receive, send, "x" * 15_000_000, 4)
 
 
-async def long_messages_of_server(scope, receive, send):
-    await in_session(scope, receive, send, "x" * 5_000_000, 4)
-
-
 async def others_each_time(scope, receive, send):
     if scope["type"] == "lifespan":
         return await app(scope, receive, send)

@@ -72,7 +72,7 @@ const CONFORM: &[&str] = &["conform", "5.1*", "--time", "1s"];
 const INIT: &[&str] = &["init", "--time", "1s"];
 const VALIDATE_APP: &[&str] = &["validate", "--time", "10s"];
 const VALIDATE_SERVED: &[&str] = &["validate", "--time", "10s", "--server", "uvicorn==0.54.0"];
-const HUNT_SERVED: &[&str] = &["hunt", "--cases", "20", "--time", "10s", "--server", "uvicorn==0.54.0"];
+const HUNT_SERVED: &[&str] = &["hunt", "--cases", "20", "--jobs", "4", "--time", "10s", "--server", "uvicorn==0.54.0"];
 const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "8", "--time", "10s"];
 const HUNT_LONG: &[&str] = &["hunt", "--cases", "700", "--time", "10s"];
 const SERVICE_FILE: &[&str] = &["validate", "--target", "http://127.0.0.1:1", "--service-file"];
@@ -187,7 +187,7 @@ const MODES: &[Mode] = &[
     Mode::new(Kind::App, "others_each_time", Attempt::App(HUNT_LONG, "others_each_time", &[1])),
     Mode::new(Kind::App, "endless_messages_of_server", Attempt::App(VALIDATE_SERVED, "endless_messages", &[0, 1])),
     Mode::new(Kind::App, "small_messages_of_server", Attempt::App(VALIDATE_SERVED, "small_messages", &[0, 1])),
-    Mode::new(Kind::App, "long_messages_of_server", Attempt::App(HUNT_SERVED, "long_messages_of_server", &[0, 1])),
+    Mode::new(Kind::App, "long_messages_of_server", Attempt::App(HUNT_SERVED, "long_messages", &[0, 1])),
     Mode::new(Kind::App, "import_prints_in_server", Attempt::App(VALIDATE_SERVED, "prints app", &[1, 2])),
     Mode::new(Kind::App, "never_starts", Attempt::App(VALIDATE_APP, "never_starts", &[1, 2])),
     Mode::new(Kind::App, "starts_and_blocks", Attempt::App(VALIDATE_APP, "starts_and_blocks", &[1, 2])),

@@ -28,6 +28,8 @@ pub struct BodyReader {
     whole: usize,
     /// The number of bytes that came of it.
     arrived: usize,
+    /// The same, without those of a chunk of which more is to come.
+    arrived_whole: usize,
     framing: BodyFraming,
     decoder: BodyDecoder,
     /// How often something came.
@@ -44,9 +46,10 @@ pub enum AfterBody {
     Answers,
 }
 
-/// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough.
-const PIECES_MAX: usize = 500;
-const ENDLESS_BYTES_MAX: usize = 1 << 20;
+/// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough: an export or a
+/// file that is streamed has less.
+const PIECES_MAX: usize = 4000;
+const ENDLESS_BYTES_MAX: usize = 8 << 20;
 
 /// The state of the stream that a body comes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +79,7 @@ impl BodyReader {
     pub fn new(method: &str, head: &ResponseHead, behind: AfterBody) -> BodyReader {
         let framing = BodyFraming::of_answer(head, AnsweredMethod::of(method));
         let decoder = BodyDecoder::new(framing, CHUNK_BYTES_MAX);
-        BodyReader { body: Vec::new(), whole: 0, arrived: 0, framing, decoder, pieces: 0, behind }
+        BodyReader { body: Vec::new(), whole: 0, arrived: 0, arrived_whole: 0, framing, decoder, pieces: 0, behind }
     }
 
     /// Whether so much of an answer without end, or of a very long one, has come that it need not be read on.
@@ -86,7 +89,7 @@ impl BodyReader {
             return true;
         }
         let is_endless = matches!(self.framing, BodyFraming::Chunked | BodyFraming::UntilEnd);
-        is_endless && (self.pieces > PIECES_MAX || self.whole >= ENDLESS_BYTES_MAX)
+        is_endless && (self.pieces > PIECES_MAX || self.arrived_whole >= ENDLESS_BYTES_MAX)
     }
 
     /// Whether nothing but the end of the stream ends the body.
@@ -153,6 +156,7 @@ impl BodyReader {
         take(incoming, count);
         if !self.decoder.is_within_chunk() {
             self.whole = self.body.len();
+            self.arrived_whole = self.arrived;
         }
     }
 }
@@ -203,7 +207,8 @@ mod tests {
         assert_eq!(reader.body(), b"abc");
         assert!(!reader.has_enough());
         assert_eq!(reader.read(&mut BytesMut::from("x\r\n"), BodyStream::Open), None);
-        assert_eq!(reader.body().len(), size + 3);
+        assert_eq!(reader.body().len(), KEPT_BYTES_MAX);
+        assert_eq!(reader.arrived(), size + 3);
         assert!(reader.has_enough());
     }
 

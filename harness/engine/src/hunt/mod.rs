@@ -102,7 +102,7 @@ pub const FINDINGS_MAX: usize = 500;
 pub const WORKERS_MAX: usize = 32;
 
 /// The same where time is real, and a run cannot wait until another one needs less memory.
-pub const WORKERS_IN_REAL_TIME_MAX: usize = 2;
+pub const WORKERS_IN_REAL_TIME_MAX: usize = 4;
 
 /// How often the harness itself may fail before the hunt ends.
 const INTERNAL_ERRORS_MAX: usize = 10;

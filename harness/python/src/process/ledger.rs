@@ -380,7 +380,11 @@ impl WitnessState {
         if kind == ScopeType::Lifespan {
             self.live(what);
         } else if let Some(scribe) = scribe {
-            what.into_iter().for_each(|what| scribe.record(Actor::Application, what));
+            let omitted = match parts.next() {
+                Some(Value::Int(bytes)) => u64::try_from(bytes).unwrap_or(0),
+                _ => 0,
+            };
+            what.into_iter().for_each(|what| scribe.record_abridged(Actor::Application, what, omitted));
         }
         if name == "over"
             && let Some(call) = self.calls.get_mut(&key)

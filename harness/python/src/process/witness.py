@@ -6,7 +6,7 @@ a connection of its own.  Messages are `marshal` version 2 with a 4-byte little-
 front, and go out before what they tell of goes on.
 
     loaded                    trouble message traceback kind        log number level message
-    call number scope         received number event            sent number event
+    call number scope         received number event omitted    sent number event omitted
     returned number           raised number type message frames            over number
     handled number type message frames                         by the app, which no server sees
     printed number text                                        a line on stdout or stderr
@@ -28,6 +28,9 @@ import relapse_shim as shim
 
 # The call in whose context the code runs; what it logs belongs to it.
 current_call = contextvars.ContextVar("relapse_call", default=None)
+PAYLOADS = ("text", "bytes", "body")  # the keys of an event that may be long
+LONG = 1 << 20  # characters or bytes of a payload that is told whole, at most
+END = 32 << 10  # of a longer one, at the beginning and at the end
 
 
 class Line:
@@ -67,6 +70,19 @@ def describe(scope):
         return shim.plain(scope)
     told = {**scope, "state": {}} if "state" in scope else scope
     return shim.plain(told)
+
+
+def shortened(event):
+    """The event as it is now, and how many bytes of its payload are left out: of a long one the
+    beginning and the end are told, because the harness must not grow with what an app sends."""
+    event, omitted = shim.snapshot(event), 0
+    for key in PAYLOADS if type(event) is dict else ():
+        payload = event.get(key)
+        if type(payload) in (str, bytes) and len(payload) > LONG:
+            left_out = payload[END:-END]
+            omitted += len(left_out.encode(errors="replace") if type(payload) is str else left_out)
+            event[key] = payload[:END] + payload[-END:]
+    return event, omitted
 
 
 def tap_logs():
@@ -181,12 +197,12 @@ def witnessed(app):
             except Exception as exc:
                 tell_raised(exc)
                 raise
-            line.tell("received", number, shim.snapshot(event))
+            line.tell("received", number, *shortened(event))
             return event
 
         async def witnessed_send(event):
             raises.tell_handled()
-            line.tell("sent", number, shim.snapshot(event))
+            line.tell("sent", number, *shortened(event))
             try:
                 return await send(event)
             except Exception as exc:
