@@ -118,7 +118,8 @@ impl BaselineRun<'_> {
                 report.known_shutdown.insert(complaint.clone());
             }
         }
-        self.finished += usize::from(!report.proves_nothing());
+        let is_whole = report.unfinished.is_nothing() && !report.has_more;
+        self.finished += usize::from(is_whole && !report.proves_nothing());
     }
 
     /// Whether a finding is in the baseline, or will be, which one has to be that would fail the hunt.

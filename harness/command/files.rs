@@ -105,7 +105,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
             Err(_) => return Ok(fs::canonicalize(&path).unwrap_or(path)),
         }
     }
-    Err(io::Error::other("its links go round"))
+    Err(io::Error::other("too many levels of symbolic links"))
 }
 
 #[cfg(unix)]
@@ -177,6 +177,6 @@ mod tests {
         let round = directory.path().join("round");
         symlink("round", &round).unwrap();
         let error = write(&round, "one", Existing::Replace).unwrap_err();
-        assert!(std::error::Error::source(&error).unwrap().to_string().contains("its links go round"));
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("too many levels of symbolic links"));
     }
 }

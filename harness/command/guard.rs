@@ -35,12 +35,12 @@ pub(crate) fn is_needed(arguments: impl Iterator<Item = OsString>) -> bool {
 /// The guarantees for processes that a command starts, as the long help of such a command says them.
 pub(crate) const HELP: &str = "\
 Processes that are started end with the command, on Linux:
-  everywhere  the command ends, by itself, by a signal or by SIGKILL: its guard, the reaper of all its
-              descendants (Linux 3.4), kills what is left; where the guard is killed, the command ends in order
-  everywhere  both are killed at one moment: interpreters end (parent-death signal); what an app started in a
-              session of its own is held by a container or a cgroup only
-  since 6.12  an app, and everything that it starts, cannot signal the command (Landlock, where it is on);
-              before, `os.kill` and its like in Python cannot
+  the command ends, or is killed   its guard kills everything that is left (Linux 3.4)
+  the guard is killed              the command ends in order
+  both are killed at one moment    interpreters end; a program that an app started in a session of its own
+                                   may live on, unless a container or a cgroup ends it
+An app cannot signal the command: since Linux 6.12 nothing that it starts can (Landlock, where it is on);
+before, `os.kill` and its like in Python cannot.
 On other systems a command ends the groups of its processes, and nothing more is held.
 ";
 
@@ -106,7 +106,7 @@ mod linux {
     pub(super) fn be_guarded() {
         let guard = getppid();
         // Its group is never the foreground one of a terminal, so that printing would stop it where the terminal has
-        // `tostop`. Threads inherit this; processes that are started do not.
+        // `tostop`. Its threads inherit this; the one that starts processes takes it back.
         let mut held = SigSet::empty();
         held.add(nix::sys::signal::SIGTTOU);
         let _ = held.thread_block();

@@ -154,7 +154,7 @@ pub(super) struct HuntArgs {
     write_pytest: Option<PathBuf>,
     /// How many cases run at a time; as many as cores without it
     ///
-    /// At most 32, or 4 behind a real server: each needs memory, and the command takes no more than 256 MiB itself.
+    /// At most 32 on the virtual clock, and 4 in real time: each needs memory, and the command takes no more than 256 MiB itself.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Run each case twice instead, and tell the first difference

@@ -64,7 +64,7 @@ impl InitArgs {
         let own = &self.own;
         own.check(self.profile.as_slice())?;
         let path = own.service_file.binding.clone().unwrap_or_else(|| PathBuf::from("relapse.toml"));
-        // A link to nothing has an owner too.
+        // A dangling link counts as an existing file.
         if path.symlink_metadata().is_ok() && !self.force {
             return Err(UsageError::FileExists { path }.into());
         }

@@ -253,6 +253,18 @@ fn a_program_of_an_app_cannot_signal_us() {
     assert!(output.contains("ot permitted"), "{output}{errors}");
 }
 
+/// The command holds signals of terminals back from itself, and not from an app.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn an_app_gets_every_signal() {
+    let marked = Marked::new(
+        "def act():\n    import signal\n    raise RuntimeError(f'held: {signal.pthread_sigmask(signal.SIG_BLOCK, [])}')\n",
+    );
+    let (status, output, errors) = end(marked.on_app("hunt", &["--cases", "1"]).spawn().unwrap());
+    assert_eq!(status.code(), Some(1), "{output}{errors}");
+    assert!(output.contains("held: set()"), "{output}{errors}");
+}
+
 /// Whether this kernel has Landlock's scope of signals: Linux 6.12 and newer, where Landlock is on.
 fn scopes_signals() -> bool {
     let modules = fs::read_to_string("/sys/kernel/security/lsm");

@@ -699,6 +699,17 @@ class Conversation(ShimCase):
             "pid … (thread id: …), parent=…, worker 13",
             "12 rows: process …, 'pid': …, [12], rapid 12, worker 13"])
 
+    def test_types_of_exceptions_have_any_attributes(self):
+        shim = self.run_app("""
+            class Odd(Exception):
+                server_name = None
+                __module__ = 7
+            async def app(scope, receive, send):
+                raise Odd("late")
+            """)
+        event = shim.events(("call", 1, http_scope("/")))[0]
+        self.assertEqual(event[2:4], ("Odd", "late"))
+
     def test_raised_special(self):
         shim = self.run_app("""
             import sys

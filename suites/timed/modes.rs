@@ -317,6 +317,7 @@ fn try_together(modes: &[&Mode]) -> Result<String, String> {
 fn try_all(kind: Kind) {
     let _alone = alone();
     let chosen = std::env::var("RELAPSE_TEST_MODE").ok();
+    assert!(chosen.as_ref().is_none_or(|name| MODES.iter().any(|mode| mode.name == name)), "no mode is named so");
     let of_kind = MODES.iter().filter(|mode| mode.kind == kind);
     let of_kind: Vec<&Mode> = of_kind.filter(|mode| chosen.as_ref().is_none_or(|name| mode.name == name)).collect();
     let (paths, alone): (Vec<&Mode>, Vec<&Mode>) =

@@ -48,6 +48,9 @@ pub struct HuntReport {
     pub replayed: BTreeMap<String, Verdict>,
     /// The findings, each once, in the order of their harm.
     pub found: Vec<FoundReport>,
+    /// Whether there were too many findings, so that those of later cases are left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_more: bool,
     /// The problems with the end of an external application, when it was told to stop.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub shutdown: BTreeSet<String>,
@@ -222,6 +225,7 @@ impl HuntReport {
             places: hunt.places.iter().map(|place| place.name().to_owned()).collect(),
             reached: campaign.reached.clone(),
             found,
+            has_more: campaign.has_more,
             shutdown: BTreeSet::new(),
             known_shutdown: BTreeSet::new(),
             route_troubles: hunt.ground.external().map_or(Vec::new(), |prey| prey.troubles.clone()),
@@ -251,6 +255,7 @@ impl HuntReport {
         self.route_troubles.extend(other.route_troubles);
         self.route_troubles.dedup();
         self.unfinished.add(other.unfinished);
+        self.has_more |= other.has_more;
         self.found.extend(other.found);
         self.found.sort_by_key(|found| found.seed);
         let mut known = BTreeSet::new();

@@ -25,6 +25,8 @@ thread_local! {
     static LATEST: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Whether the time was over while it waited.
     static IS_CUT: Cell<bool> = const { Cell::new(false) };
+    /// How long it has waited.
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// Longer than anything waits.
@@ -55,6 +57,12 @@ impl Drop for SharedMemory {
 pub fn begin(latest: Option<Instant>) {
     LATEST.set(latest);
     IS_CUT.set(false);
+    WAITED.set(Duration::ZERO);
+}
+
+/// How long the run of this thread has waited for another one. It is no part of the time that it takes.
+pub fn waited() -> Duration {
+    WAITED.get()
 }
 
 /// Whether the time was over while the run of this thread waited. It is to end at once, as it may not grow.
@@ -67,9 +75,11 @@ pub fn grow() {
     if WORKERS.get() == 0 || IS_OWN.get() || IS_CUT.get() {
         return;
     }
+    let began = now();
     let is_taken = IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = FREED.wait_timeout_while(is_taken, time_left(), |is_taken| *is_taken);
-    let (mut is_taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    let freed = FREED.wait_timeout_while(is_taken, time_left(), |is_taken| *is_taken);
+    let (mut is_taken, _) = freed.unwrap_or_else(PoisonError::into_inner);
+    WAITED.set(WAITED.get() + began.elapsed());
     if *is_taken {
         return IS_CUT.set(true);
     }
@@ -79,8 +89,12 @@ pub fn grow() {
 
 /// How long the run of this thread may wait.
 fn time_left() -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "the end of a piece of work is an end in wall time")]
-    LATEST.get().map_or(EVER, |latest| latest.saturating_duration_since(Instant::now()))
+    LATEST.get().map_or(EVER, |latest| latest.saturating_duration_since(now()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the wait, and the end of a piece of work, are in wall time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The run of this thread is over, and nothing large is left of it.
@@ -97,9 +111,9 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
-    use super::{SharedMemory, begin, give_back, grow, is_cut};
+    use super::{SharedMemory, begin, give_back, grow, is_cut, waited};
 
     /// The memory is one for all tests.
     static ONE_TEST: Mutex<()> = Mutex::new(());
@@ -142,9 +156,9 @@ mod tests {
             });
             has_grown.recv().unwrap();
             let _worker = SharedMemory::of_worker();
-            begin(Some(Instant::now()));
+            begin(Some(Instant::now() + Duration::from_millis(1)));
             grow();
-            assert!(is_cut());
+            assert!(is_cut() && waited() >= Duration::from_millis(1));
             begin(None);
             assert!(!is_cut());
             drop(end);

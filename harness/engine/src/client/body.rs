@@ -28,7 +28,7 @@ pub struct BodyReader {
     whole: usize,
     /// The number of bytes that came of it.
     arrived: usize,
-    /// The same, without those of a chunk of which more is to come.
+    /// The number of bytes that came in complete chunks.
     arrived_whole: usize,
     framing: BodyFraming,
     decoder: BodyDecoder,
@@ -46,8 +46,8 @@ pub enum AfterBody {
     Answers,
 }
 
-/// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough: an export or a
-/// file that is streamed has less.
+/// After how many pieces, or bytes, of an answer that does not say how long it is a client has seen enough: more than a
+/// streamed export or file has as a rule.
 const PIECES_MAX: usize = 4000;
 const ENDLESS_BYTES_MAX: usize = 8 << 20;
 

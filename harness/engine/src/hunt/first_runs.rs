@@ -12,6 +12,9 @@ use relapse_core::{
 /// How many bytes the events of a run take that is kept with others: 256 KiB.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
+/// The same of a run that is judged again instead of being run again, because it really takes long: 4 MiB.
+const SLOW_BYTES_MAX: usize = 4 << 20;
+
 /// The first run of each finding, with the number of its case. Where there are too many, those of the first cases stay. So it
 /// does not depend on which worker found what.
 #[derive(Debug, Default)]
@@ -19,13 +22,20 @@ pub(super) struct FirstRuns(Mutex<BTreeMap<FindingKey, (u64, Arc<Transcript>)>>)
 
 impl FirstRuns {
     /// Keeps the run of a case for those of its findings that it is the first one of.
-    pub(super) fn keep<'k>(&self, keys: impl Iterator<Item = &'k FindingKey>, number: u64, run: Transcript) {
+    pub(super) fn keep<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k FindingKey>,
+        number: u64,
+        mut run: Transcript,
+        is_slow: bool,
+    ) {
         let mut runs = self.runs();
         let new: Vec<&FindingKey> = keys.filter(|key| wants(&runs, key, number)).collect();
         if new.is_empty() {
             return;
         }
-        let run = Arc::new(compact(run));
+        event_log::compact(&mut run.events, if is_slow { SLOW_BYTES_MAX } else { KEPT_BYTES_MAX });
+        let run = Arc::new(run);
         for key in new {
             runs.insert(key.clone(), (number, Arc::clone(&run)));
         }
@@ -92,7 +102,7 @@ mod tests {
             let runs = FirstRuns::default();
             for number in order {
                 // Each finding is in two cases.
-                runs.keep([&key(number / 2)].into_iter(), number, run(number));
+                runs.keep([&key(number / 2)].into_iter(), number, run(number), false);
             }
             let kept: Vec<u64> = runs.runs().values().map(|(number, _)| *number).collect();
             assert_eq!(kept, (0..FIRST_RUNS_MAX as u64).map(|number| 2 * number).collect::<Vec<_>>());
@@ -102,7 +112,7 @@ mod tests {
     #[test]
     fn little_of_a_long_run_is_kept() {
         let runs = FirstRuns::default();
-        runs.keep([&key(1)].into_iter(), 1, run(1));
+        runs.keep([&key(1)].into_iter(), 1, run(1), false);
         let event = &runs.of(&key(1), 1).unwrap().events[0];
         let EventKind::BodySeen { body, .. } = &event.what else { unreachable!() };
         assert!(body.len() <= KEPT_BYTES_MAX, "{}", body.len());

@@ -455,7 +455,9 @@ impl ToldFindings<'_> {
         let new =
             looked.iter().map(|complaint| &complaint.key).find(|key| !found.iter().any(|known| known.may_be(key)));
         let has_room = found.len() < FIRST_RUNS_MAX;
-        found.extend(looked.iter().map(|complaint| complaint.key.clone()));
+        if has_room {
+            found.extend(looked.iter().map(|complaint| complaint.key.clone()));
+        }
         new.filter(|_| has_room)
     }
 }
@@ -596,12 +598,17 @@ impl Team<'_> {
             Ok(worker) => worker,
             Err(error) => return Ok((None, Some(not_started(error)?))),
         };
-        let mut whole: Option<Scan> = None;
-        while !state.is_over() && worker.may_look_on() {
+        let (mut whole, mut is_done): (Option<Scan>, bool) = (None, false);
+        while !is_done && !state.is_over() && worker.may_look_on() {
             let Some(cases) = queue.take() else { break };
             let mut scan = Scan::default();
             let trouble = match worker.scan_into(cases.clone(), &mut scan) {
-                Ok(()) => None,
+                Ok(()) => {
+                    let done = scan.reached.cases;
+                    is_done = done < cases.end - cases.start;
+                    queue.give_back(cases.start + done..cases.end);
+                    None
+                }
                 Err(error) => {
                     // Another worker need not fail at the case that this one failed at, which is left out all the same.
                     queue.give_back(cases.start + scan.reached.cases + 1..cases.end);
@@ -948,6 +955,7 @@ impl<'h> Worker<'h> {
 
     /// Goes on after a panic, with another target where there can be one; why not, if the app does not start again.
     fn recover(&mut self) -> Result<Option<AppError>, Error> {
+        self.deadline.set(self.hunt.deadline);
         match (&mut self.on, &self.hunt.ground) {
             (On::BuiltIn(runner), Ground::BuiltIn(service, _)) => *runner = service.runner(),
             (On::Own(foreign, owned), _) if foreign.is_for_many() => {
@@ -1025,7 +1033,7 @@ impl<'h> Worker<'h> {
         let ((drawn, seed), began) = (self.draw(number), now());
         memory::begin(self.looking_deadline().end());
         let played = self.play_now(&drawn, seed)?;
-        let took = began.elapsed();
+        let took = began.elapsed().saturating_sub(memory::waited());
         let looked = look(&hunt.ground, &played, &mut |evidence, transcript| {
             scan.reached.count(&drawn, transcript, evidence);
             self.count_code(number, transcript, evidence, scan);
@@ -1033,7 +1041,8 @@ impl<'h> Worker<'h> {
         });
         self.tell(&drawn, &looked, &played, number)?;
         if let Ok(transcript) = played {
-            self.runs.keep(looked.iter().map(|complaint| &complaint.key), number, transcript);
+            let keys = looked.iter().map(|complaint| &complaint.key);
+            self.runs.keep(keys, number, transcript, took >= SLOW_RUN);
         }
         for Complaint { key, message, .. } in looked {
             let first = scan.first.entry(key);
@@ -1333,9 +1342,12 @@ impl<'h> Worker<'h> {
         self.check_time()?;
         let began = now();
         let played = self.play_in_any_time(drawn, seed);
-        self.longest.set(self.longest.get().max(began.elapsed()));
-        // An app whose process was ended shows nothing of its own.
-        if self.hunt.deadline.is_cut() || memory::is_cut() { Err(Error::TimeIsOver) } else { played }
+        let took = began.elapsed().saturating_sub(memory::waited());
+        self.longest.set(self.longest.get().max(took));
+        // An app whose process was ended shows nothing of its own, and no start goes on after the end of the hunt.
+        let is_cut = self.hunt.deadline.is_cut() || memory::is_cut();
+        let is_late = matches!(played, Err(Error::Python(_))) && self.hunt.deadline.is_over();
+        if is_cut || is_late { Err(Error::TimeIsOver) } else { played }
     }
 
     /// Checks that there is time for another run that takes as long as the longest one.

@@ -49,6 +49,7 @@ mod linux {
 
     use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError, Scope};
     use nix::sys::personality::{self, Persona};
+    use nix::sys::signal::{SigSet, Signal};
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
     /// How the memory of a process is laid out.
@@ -100,6 +101,10 @@ mod linux {
         // An older kernel has none; the shim refuses signals there.
         let _ = scope_signals();
         let usual = personality::get().ok();
+        // Processes inherit the mask of this thread, and the command may hold this signal back.
+        let mut ours = SigSet::empty();
+        ours.add(Signal::SIGTTOU);
+        let _ = ours.thread_unblock();
         for SpawnOrder { mut command, layout, cores, answer } in orders {
             if let Some(cores) = cores {
                 let _ = sched_setaffinity(None, &cores);

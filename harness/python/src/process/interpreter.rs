@@ -842,7 +842,7 @@ fn settings(site: &Site, seed: u64) -> Value {
 
 /// The trouble of an app whose run may not go on.
 fn over() -> AppError {
-    let message = "the time was over while a run waited for memory".to_owned();
+    let message = "time ran out while this run waited for another large run to end".to_owned();
     AppError { message, details: String::new(), blame: Blame::Setup }
 }
 

@@ -219,8 +219,11 @@ def failure(exc):
         if frame.f_code.co_filename != OWN_FILE
     ]
     kind = type(exc)
-    name = getattr(kind, "server_name", kind.__name__)[:NAME]
-    return name, render(str, exc, 2000), frames[-FRAMES:], kind.__module__[:NAME]
+    # An app may give its types any attributes.
+    name = getattr(kind, "server_name", None)
+    name = name if type(name) is str else type.__dict__["__name__"].__get__(kind)
+    module = getattr(kind, "__module__", None)
+    return name[:NAME], render(str, exc, 2000), frames[-FRAMES:], module[:NAME] if type(module) is str else ""
 
 
 def is_foreign(filename):
