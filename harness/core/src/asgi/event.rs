@@ -9,8 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     asgi::{scope::ScopeType, value::Value},
+    record::event_log::shorten_text,
     wire::head::Headers,
 };
+
+/// How many bytes of the reason of a failed start or end are kept: 64 KiB. It is searched for secrets wherever it is told.
+const REASON_BYTES_MAX: usize = 64 << 10;
 
 /// The types of the events that HTTP and WebSocket have, in both directions.
 pub const EVENT_NAMES: [&str; 17] = [
@@ -290,13 +294,9 @@ impl Outbound {
                 Outbound::ResponseBody { body: event.bytes("body")?.unwrap_or_default(), more_body }
             }
             "lifespan.startup.complete" => Outbound::StartupComplete,
-            "lifespan.startup.failed" => {
-                Outbound::StartupFailed { message: event.text("message")?.unwrap_or_default() }
-            }
+            "lifespan.startup.failed" => Outbound::StartupFailed { message: event.reason()? },
             "lifespan.shutdown.complete" => Outbound::ShutdownComplete,
-            "lifespan.shutdown.failed" => {
-                Outbound::ShutdownFailed { message: event.text("message")?.unwrap_or_default() }
-            }
+            "lifespan.shutdown.failed" => Outbound::ShutdownFailed { message: event.reason()? },
             _ => return None,
         })
     }
@@ -348,6 +348,13 @@ impl<'a> EventDict<'a> {
             Some(Value::Str(name)) => Some(name),
             _ => None,
         }
+    }
+
+    /// The `message` of a failed start or end, which an app may make as long as it likes: of a long one both ends.
+    fn reason(&self) -> Option<String> {
+        let mut reason = self.text("message")?.unwrap_or_default();
+        shorten_text(&mut reason, REASON_BYTES_MAX);
+        Some(reason)
     }
 
     fn text(&self, key: &str) -> Option<Option<String>> {
@@ -554,7 +561,18 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::Inbound;
+    use super::{Inbound, Outbound, REASON_BYTES_MAX};
+    use crate::asgi::value::Value;
+
+    #[test]
+    fn a_long_reason_keeps_its_ends() {
+        let message = format!("no {} pool", "x".repeat(3 << 20));
+        let event = [("type", "lifespan.startup.failed"), ("message", &message)];
+        let event = event.map(|(key, text)| (key.into(), Value::from(text)));
+        let Outbound::StartupFailed { message } = Outbound::from_value(&Value::Dict(event.into())) else { panic!() };
+        assert!(message.starts_with("no xx") && message.ends_with("xx pool"));
+        assert_eq!(message.len(), REASON_BYTES_MAX);
+    }
 
     #[test]
     fn a_received_event_reads_as_it_is_given() {

@@ -431,7 +431,8 @@ fn shorten_vec(payload: &mut Vec<u8>, bytes_max: usize) -> usize {
     before - payload.len()
 }
 
-fn shorten_text(text: &mut String, bytes_max: usize) -> usize {
+/// Leaves the middle of a long text out; how many bytes that are.
+pub(crate) fn shorten_text(text: &mut String, bytes_max: usize) -> usize {
     let before = text.len();
     if let Some((head, tail)) = ends(text.as_bytes(), bytes_max) {
         text.replace_range(head..tail, "");
