@@ -138,7 +138,7 @@ fn give_way(events: &mut Vec<Event>, bytes_max: usize) -> usize {
 }
 
 /// The bytes that events take in memory.
-fn bytes(events: &[Event]) -> usize {
+pub fn bytes(events: &[Event]) -> usize {
     events.iter().map(|event| size_of::<Event>() + heap_bytes(&event.what)).sum()
 }
 

@@ -9,7 +9,10 @@ use relapse_core::{
         head::ResponseHead,
     },
 };
-use relapse_simulate::link::{Wire, take};
+use relapse_simulate::{
+    link::{Wire, take},
+    memory,
+};
 
 /// How many bytes of a body are kept: 4 MiB, because a crowd has many clients.
 const KEPT_BYTES_MAX: usize = 4 << 20;
@@ -150,6 +153,9 @@ impl BodyReader {
     }
 
     fn keep(&mut self, incoming: &mut BytesMut, count: usize) {
+        if self.body.len() > memory::SMALL_RUN_BYTES {
+            memory::grow();
+        }
         let room = KEPT_BYTES_MAX.saturating_sub(self.body.len());
         self.body.extend_from_slice(&incoming[..count.min(room)]);
         self.arrived += count;

@@ -1,8 +1,13 @@
 //! Each case of a hunt, run twice.
 
+use std::ops::Range;
+
 use super::{CHUNK, Hunt, Played, Worker, guarded};
 use crate::determinism::Divergence;
-use relapse_core::error::Error;
+use relapse_core::{error::Error, record::event_log};
+
+/// How many bytes of first runs are kept until the second ones: 32 MiB.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The first case of a hunt whose second run differs from its first.
 #[derive(Debug, Clone)]
@@ -26,16 +31,14 @@ pub fn run_twice(hunt: &Hunt, done: &dyn Fn(u64) -> bool) -> Result<Option<Unsta
     let mut start = 0;
     while start < hunt.cases {
         let end = start.saturating_add(CHUNK).min(hunt.cases);
-        let Some([first, second]) = worker.play_twice(start..end)? else { return Ok(None) };
-        for (number, (first, second)) in (start..end).zip(first.iter().zip(&second)) {
-            if let Some(divergence) = divergence(first, second) {
-                return Ok(Some(UnstableCase { number: number + 1, seed: hunt.seed_of(number), divergence }));
-            }
+        let Some((count, unstable)) = worker.play_twice(start..end)? else { return Ok(None) };
+        if unstable.is_some() {
+            return Ok(unstable);
         }
-        if !done(end - start) {
+        if !done(count) {
             break;
         }
-        start = end;
+        start += count;
     }
     Ok(None)
 }
@@ -55,25 +58,49 @@ fn divergence(first: &Played, second: &Played) -> Option<Divergence> {
 }
 
 impl Worker<'_> {
-    /// Runs cases twice; `None` where there is no time for that.
-    fn play_twice(&self, cases: std::ops::Range<u64>) -> Result<Option<[Vec<Played>; 2]>, Error> {
-        let first = self.play_in_fresh_process(cases.clone());
-        match first.and_then(|first| Ok([first, self.play_in_fresh_process(cases)?])) {
+    /// Runs cases twice, as many of them as can be kept: how many, and the first one that differs. `None` where there is no
+    /// time for that.
+    fn play_twice(&self, cases: Range<u64>) -> Result<Option<(u64, Option<UnstableCase>)>, Error> {
+        match self.compare_runs(cases) {
             Err(Error::TimeIsOver) => Ok(None),
-            both => both.map(Some),
+            compared => compared.map(Some),
         }
     }
 
-    /// Runs cases in a process that has served no client, where there can be one.
-    fn play_in_fresh_process(&self, cases: std::ops::Range<u64>) -> Result<Vec<Played>, Error> {
-        if let Some(owned) = self.owned().filter(|owned| owned.can_renew()) {
-            owned.renew()?;
-        }
-        let mut played = Vec::new();
+    fn compare_runs(&self, cases: Range<u64>) -> Result<(u64, Option<UnstableCase>), Error> {
+        let start = cases.start;
+        let (mut kept, mut first_runs) = (0, Vec::new());
+        self.renew()?;
         for number in cases {
-            let (drawn, seed) = self.draw(number);
-            played.push(guarded(seed, || self.play(&drawn, seed))?);
+            let played = self.play_number(number)?;
+            kept += played.as_ref().map_or(0, |transcript| event_log::bytes(&transcript.events));
+            first_runs.push(played);
+            if kept > KEPT_BYTES_MAX {
+                break;
+            }
         }
-        Ok(played)
+        self.renew()?;
+        let count = first_runs.len() as u64;
+        for (number, first) in (start..).zip(first_runs) {
+            if let Some(divergence) = divergence(&first, &self.play_number(number)?) {
+                let unstable = UnstableCase { number: number + 1, seed: self.hunt.seed_of(number), divergence };
+                return Ok((count, Some(unstable)));
+            }
+        }
+        Ok((count, None))
+    }
+
+    /// Goes on with a process that has served no client, where there can be one.
+    fn renew(&self) -> Result<(), Error> {
+        match self.owned().filter(|owned| owned.can_renew()) {
+            Some(owned) => owned.renew(),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the case with this number, counted from 0.
+    fn play_number(&self, number: u64) -> Result<Played, Error> {
+        let (drawn, seed) = self.draw(number);
+        guarded(seed, || self.play(&drawn, seed))
     }
 }

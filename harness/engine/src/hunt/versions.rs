@@ -71,6 +71,9 @@ impl Change {
         for mut found in after.1.found {
             let fate = match old.shown(&found) {
                 Err(Error::TimeIsOver) => untried(&mut found, before.0.deadline.reason()),
+                Err(Error::HarnessPanicked { text, .. }) => {
+                    untried(&mut found, &format!("the harness panicked: {text}"))
+                }
                 shown => match shown? {
                     Some(keys) if keys.contains(&found.key) => ChangeKind::Still,
                     Some(_) => ChangeKind::Broken,
@@ -83,6 +86,9 @@ impl Change {
         for mut found in before.1.found {
             let fate = match new.shown(&found) {
                 Err(Error::TimeIsOver) => untried(&mut found, after.0.deadline.reason()),
+                Err(Error::HarnessPanicked { text, .. }) => {
+                    untried(&mut found, &format!("the harness panicked: {text}"))
+                }
                 shown => match shown?.as_ref().map(|keys| (keys.contains(&found.key), keys.first())) {
                     Some((true, _)) => ChangeKind::Still,
                     Some((false, None)) => ChangeKind::Fixed,
