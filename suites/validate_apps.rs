@@ -10,6 +10,42 @@ use serde_json::Value as Json;
 
 use crate::{python::apps, served::interpreter, stage};
 
+/// Work in threads, one after the other. A worker of anyio is slow to come back for more between its report and its next job,
+/// as on a busy machine.
+const SLOW_WORKERS: &str = r#"
+import select
+import anyio
+import anyio._backends._asyncio as backend
+
+start = backend.WorkerThread.start
+
+def start_slowly(worker):
+    done = worker.queue.task_done
+    worker.queue.task_done = lambda: (done(), select.select([], [], [], 0.003))
+    start(worker)
+
+backend.WorkerThread.start = start_slowly
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    for _ in range(100):
+        await anyio.to_thread.run_sync(int)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+"#;
+
+/// A worker that has its next job before it asks for one is at work.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_worker_that_is_slow_to_come_back_is_at_work() {
+    let directory = put(SLOW_WORKERS);
+    let target = ["validate", "--target", "asgi:service:app", "--path", "GET /work"];
+    let python = ["--python", stage::python().to_str().unwrap()];
+    let (code, printed, said) = relapse(directory.path(), &[&target[..], &python].concat());
+    assert_eq!(code, Some(0), "{printed}{said}");
+}
+
 /// Runs the command in a directory; returns its exit code, its output, and its error output.
 fn relapse(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut relapse = crate::support::relapse_command();

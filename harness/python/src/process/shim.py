@@ -1000,18 +1000,27 @@ class Clock:
         if is_anyio_worker(thread):
             inbox, jobs = thread.queue, self.jobs
             real_put, real_get = inbox.put_nowait, inbox.get
+            given, taken = deque(), None  # the jobs of what is in the inbox, and of what was taken last
 
             def put_nowait(item):
+                job = None
                 if item is not None and self.is_virtual:
                     job = jobs[thread] = Job(None, None, next(self.orders))
                     job.ident = thread.ident
                     context, function, *rest = item
                     item = (context, self.in_turn(function, job.order), *rest)
+                given.append(job)
                 real_put(item)
 
             def get(*args, **kwargs):
-                jobs.pop(thread, None)
-                return real_get(*args, **kwargs)
+                nonlocal taken
+                # A worker reports its result before it comes here, so that it may have its next
+                # job by now.
+                if taken is not None and jobs.get(thread) is taken:
+                    jobs.pop(thread, None)
+                item = real_get(*args, **kwargs)
+                taken = given.popleft()
+                return item
 
             inbox.put_nowait, inbox.get = put_nowait, get
         elif is_own_thread(thread):

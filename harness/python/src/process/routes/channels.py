@@ -30,7 +30,8 @@ def learn(app, place, learner):
 
 def collect_one(route, place, learner):
     path, params = template_of(route.pattern)
-    if not place.prefix.endswith("/"):
+    # An empty one stands for whatever its app makes of it.
+    if path and not place.prefix.endswith("/"):
         path = "/" + path.lstrip("/")
     learner.visit(route.callback, place.below(path, params))
 
