@@ -73,7 +73,7 @@ const INIT: &[&str] = &["init", "--time", "1s"];
 const VALIDATE_APP: &[&str] = &["validate", "--time", "10s"];
 const VALIDATE_SERVED: &[&str] = &["validate", "--time", "10s", "--server", "uvicorn==0.54.0"];
 const HUNT_SERVED: &[&str] = &["hunt", "--cases", "20", "--jobs", "4", "--time", "10s", "--server", "uvicorn==0.54.0"];
-const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "8", "--time", "10s"];
+const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "4", "--time", "6s"];
 const HUNT_LONG: &[&str] = &["hunt", "--cases", "700", "--time", "10s"];
 const SERVICE_FILE: &[&str] = &["validate", "--target", "http://127.0.0.1:1", "--service-file"];
 const CASE: &[&str] = &["run"];

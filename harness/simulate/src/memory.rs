@@ -53,10 +53,10 @@ impl Drop for SharedMemory {
     }
 }
 
-/// A run of this thread begins, and may wait until then to become large. What is left of the one before is small.
+/// A run of this thread begins, and may wait until then to become large.
 pub fn begin(latest: Option<Instant>) {
-    give_back();
     LATEST.set(latest);
+    IS_CUT.set(false);
     WAITED.set(Duration::ZERO);
 }
 
