@@ -245,6 +245,24 @@ fn a_shutdown_that_fails_can_be_known() {
     assert!(code == Some(1) && told.contains("\nbaseline known.toml: 0 known, 1 new\n"), "{told}");
 }
 
+/// A hunt that leaves cases out drops nothing, whatever it did not find: here the app does not start for another worker.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_hunt_that_proves_nothing_drops_nothing() {
+    let team = Team::new();
+    assert_eq!(team.hunt(&TWO, &UPDATED).0, Some(0));
+    let written = team.baseline();
+    let once = "import os\nif os.path.exists('started'):\n    raise RuntimeError('no licence is left')\nopen('started', 'w').close()\n";
+    let dies = APP.replacen(
+        "async def app(scope, receive, send):\n",
+        "async def app(scope, receive, send):\n    if scope['type'] != 'lifespan':\n        os._exit(1)\n",
+        1,
+    );
+    let (code, _, said) = team.hunt_on(&format!("{once}{dies}"), &[], &PRUNED);
+    assert!(code != Some(0) && said.contains("nothing is dropped from the baseline"), "{code:?} {said}");
+    assert_eq!(team.baseline(), written);
+}
+
 /// A hunt that does not begin drops nothing.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

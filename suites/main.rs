@@ -40,7 +40,6 @@ mod serve_and_validate; // `serve`, and the check of a deployment
 mod served; // users' own applications, behind real servers
 mod servers; // what each server profile makes of an application's behavior
 mod service; // the built-in service's own rules
-mod shared; // helpers of all binaries
 mod signals; // signals and arguments for real servers
 mod stage; // the reference app in Python, as software of a target
 mod stalls; // apps that keep the event loop to themselves
@@ -48,6 +47,7 @@ mod steps; // the steps of a case
 mod stories; // hunts whose clients belong together
 mod support; // helpers
 mod tidy; // the rules of this house
+mod tools; // helpers of all binaries
 mod twin; // the backend held against the real frameworks
 mod upgrades; // every opening handshake behind every server
 mod validate_apps; // `validate`, `init` and `conform` on users' own applications

@@ -29,8 +29,8 @@ use relapse_python::{
 use relapse_simulate::clock::{Clock, Runtime};
 use rstest::rstest;
 
-pub(crate) use crate::shared::python;
 use crate::support::{at_a_time, open, profile, step, wait};
+pub(crate) use crate::tools::python;
 
 pub(crate) fn apps() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/apps")

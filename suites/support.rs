@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use crate::shared::{at_a_time, relapse_command, signaled_command};
+pub(crate) use crate::tools::{at_a_time, relapse_command, signaled_command};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
     case::{Case, WORDS},

@@ -73,7 +73,7 @@ mod linux {
     use std::process::{ExitCode, ExitStatus};
 
     use nix::sys::signal::SigSet;
-    use relapse_python::process::{GUARD, adopt_descendants, end_descendants};
+    use relapse_python::process::{FREE_AT_ONCE, GUARD, adopt_descendants, end_descendants};
     use relapse_simulate::clock::{Clock, Runtime};
     use rustix::process::{Pid, Signal as Number, getpid, getppid, kill_process, set_parent_process_death_signal};
     use tokio::process::{Child, Command};
@@ -150,6 +150,9 @@ mod linux {
         let mut arguments = env::args_os();
         if let Some(name) = arguments.next() {
             command.as_std_mut().arg0(name);
+        }
+        if env::var_os(FREE_AT_ONCE.0).is_none() {
+            command.env(FREE_AT_ONCE.0, FREE_AT_ONCE.1);
         }
         command.args(arguments).env(GUARD, getpid().as_raw_nonzero().to_string());
         command.process_group(0).spawn()

@@ -296,6 +296,11 @@ async def huge_message_of_session(scope, receive, send):
     await in_session(scope, receive, send, "x" * 30_000_000, 1)
 
 
+async def kept_messages(scope, receive, send):
+    # Just as long that a run keeps one.
+    await in_session(scope, receive, send, "x" * 10_000_000, 4)
+
+
 async def long_messages(scope, receive, send):
     await in_session(scope, receive, send, "x" * 15_000_000, 4)
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::tempdir;
 
-use crate::{
+use super::{
     peer::{Talk, Talker, pause},
     watched::{Ended, Watched, looks},
 };
 
 /// How long a command may take that is to end by itself.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The apps.
 const APPS: &str = include_str!("apps.py");
@@ -23,7 +23,7 @@ const APPS: &str = include_str!("apps.py");
 const ON_APP: [&str; 6] = ["--blocked-limit", "500ms", "--memory-limit", "600", "--start-limit", "6s"];
 
 /// Asks a hostile server, with TLS where the scheme says so.
-pub(crate) fn server(command: &[&str], scheme: &str, talk: Talk) -> Ended {
+pub(super) fn server(command: &[&str], scheme: &str, talk: Talk) -> Ended {
     let (server, here) = (Talker::start(talk), tempdir().unwrap());
     let url = server.url(scheme);
     let ended = Watched::start(&[command, &["--target", &url]].concat(), here.path()).end_within(LIMIT);
@@ -37,11 +37,11 @@ pub(crate) fn server(command: &[&str], scheme: &str, talk: Talk) -> Ended {
 fn with_apps(directory: &Path) -> String {
     fs::write(directory.join("apps.py"), APPS).unwrap();
     fs::write(directory.join("loads.py"), "import apps\napps.at_import()\nfrom apps import app\n").unwrap();
-    crate::shared::python().display().to_string()
+    crate::tools::python().display().to_string()
 }
 
 /// Performs a case on each path of the app; every one of them gets a verdict.
-pub(crate) fn paths(names: &[&str]) -> Ended {
+pub(super) fn paths(names: &[&str]) -> Ended {
     let here = tempdir().unwrap();
     let python = with_apps(here.path());
     let files: Vec<String> = names.iter().map(|name| format!("{name}.toml")).collect();
@@ -65,7 +65,7 @@ pub(crate) fn paths(names: &[&str]) -> Ended {
 }
 
 /// A command on an app of its own; it ends with one of these codes.
-pub(crate) fn app(command: &[&str], app: &str, codes: &[i32]) -> Ended {
+pub(super) fn app(command: &[&str], app: &str, codes: &[i32]) -> Ended {
     let here = tempdir().unwrap();
     let python = with_apps(here.path());
     fs::write(here.path().join("relapse.toml"), "[paths]\nwebsocket = \"/ws\"\nhealth = [\"/health\"]\n").unwrap();
@@ -84,7 +84,7 @@ pub(crate) fn app(command: &[&str], app: &str, codes: &[i32]) -> Ended {
 }
 
 /// A token command that does this.
-pub(crate) fn token(command: &str) -> Ended {
+pub(super) fn token(command: &str) -> Ended {
     let here = tempdir().unwrap();
     let service = format!("[credential]\ncommand = \"{command}\"\nplace = \"header\"\n");
     fs::write(here.path().join("relapse.toml"), service).unwrap();
@@ -95,7 +95,7 @@ pub(crate) fn token(command: &str) -> Ended {
 
 /// A file that no command should be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(super) enum Content {
     /// A pipe.
     Pipe,
     /// A link to a device that never ends.
@@ -160,7 +160,7 @@ impl Content {
 }
 
 /// Gives a command a file behind its last option; it refuses it.
-pub(crate) fn file(command: &[&str], name: &str, content: Content) -> Ended {
+pub(super) fn file(command: &[&str], name: &str, content: Content) -> Ended {
     let here = tempdir().unwrap();
     content.make(&here.path().join(name));
     let ended = Watched::start(&[command, &[name]].concat(), here.path()).end_within(LIMIT);
@@ -174,10 +174,10 @@ pub(crate) fn file(command: &[&str], name: &str, content: Content) -> Ended {
 }
 
 /// The signals that a command gets, one after the other.
-pub(crate) type Signals = &'static [Signal];
+pub(super) type Signals = &'static [Signal];
 
 /// Signals a command that works or stands, some time after it listens to them.
-pub(crate) fn signals(command: &[&str], signals: Signals) -> Ended {
+pub(super) fn signals(command: &[&str], signals: Signals) -> Ended {
     let (server, here) = (Talker::start(Talk::Silent), tempdir().unwrap());
     let url = server.url("http");
     let arguments: Vec<&str> = command.iter().map(|part| if *part == "URL" { &url } else { *part }).collect();

@@ -1,4 +1,4 @@
-//! Clients that never do what a client should, in front of what stands on a port.
+//! Clients that break the rules, against `serve` and `proxy`.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tempfile::tempdir;
 
-use crate::{
+use super::{
     peer::{Talk, Talker, frame, pause},
     watched::{Ended, Watched, looks},
 };
 
 /// A command that stands on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(super) enum Standing {
     /// A proxy before a server that sees the client's bytes.
     Proxy,
     /// The address that a proxy is controlled from.
@@ -24,7 +24,7 @@ pub(crate) enum Standing {
 
 /// How clients behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rudeness {
+pub(super) enum Rudeness {
     /// A head that never ends.
     EndlessHead,
     /// A body of a tebibyte, as announced.
@@ -59,7 +59,7 @@ const IDLE: usize = 300;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Lets a client at what stands. Then another client is served, and it is told to end.
-pub(crate) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
+pub(super) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
     let here = tempdir().unwrap();
     // It answers each request with nothing wrong, and swallows the rest.
     let upstream = Talker::start(Talk::Cookie);
@@ -80,13 +80,13 @@ pub(crate) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
         rude.iter_mut().for_each(|client| drop(client.go_on()));
     }
     let answer = asked(&address);
-    assert!(answer.starts_with("HTTP/1.1 "), "{line}: nobody else is served: {answer:?}");
+    assert!(answer.starts_with("HTTP/1.1 "), "{line}: another client is not served: {answer:?}");
     drop(rude);
     command.kill()
 }
 
 /// The first address in a line.
-pub(crate) fn address_in(line: &str) -> String {
+pub(super) fn address_in(line: &str) -> String {
     let start = line.find("127.0.0.1:").unwrap_or_else(|| panic!("no address: {line}"));
     line[start..].chars().take_while(|character| character.is_ascii_digit() || matches!(character, '.' | ':')).collect()
 }
@@ -169,7 +169,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A proxy holds little of what its client does not read, and goes on when the client does.
-pub(crate) fn do_not_read(faults: &[&str], talk: Talk) -> Ended {
+pub(super) fn do_not_read(faults: &[&str], talk: Talk) -> Ended {
     // The kernel's buffers on both sides of the proxy, and its own.
     const HELD_BYTES_MAX: u64 = 64 << 20;
     // Longer than a busy machine keeps the proxy from its work.

@@ -7,12 +7,13 @@ use std::panic::catch_unwind;
 use rstest::rstest;
 use rustix::process::Signal;
 
-use crate::{
+use crate::tools::at_a_time;
+
+use super::{
     alone,
     asked::{self, Content, LIMIT, Signals},
     clients::{self, Rudeness, Standing},
     peer::Talk,
-    shared::at_a_time,
     watched::Ended,
 };
 
@@ -73,7 +74,7 @@ const INIT: &[&str] = &["init", "--time", "1s"];
 const VALIDATE_APP: &[&str] = &["validate", "--time", "10s"];
 const VALIDATE_SERVED: &[&str] = &["validate", "--time", "10s", "--server", "uvicorn==0.54.0"];
 const HUNT_SERVED: &[&str] = &["hunt", "--cases", "20", "--jobs", "4", "--time", "10s", "--server", "uvicorn==0.54.0"];
-const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "4", "--time", "6s"];
+const HUNT_ON_MANY: &[&str] = &["hunt", "--cases", "520", "--jobs", "8", "--time", "10s"];
 const HUNT_LONG: &[&str] = &["hunt", "--cases", "700", "--time", "10s"];
 const SERVICE_FILE: &[&str] = &["validate", "--target", "http://127.0.0.1:1", "--service-file"];
 const CASE: &[&str] = &["run"];
@@ -184,6 +185,7 @@ const MODES: &[Mode] = &[
     Mode::new(Kind::App, "small_messages", Attempt::App(VALIDATE_APP, "small_messages", &[0, 1])),
     Mode::new(Kind::App, "huge_message_of_session", Attempt::App(VALIDATE_APP, "huge_message_of_session", &[1])),
     Mode::new(Kind::App, "long_messages_on_many_workers", Attempt::App(HUNT_ON_MANY, "long_messages", &[0, 1])),
+    Mode::new(Kind::App, "kept_messages_on_many_workers", Attempt::App(HUNT_ON_MANY, "kept_messages", &[0, 1])),
     Mode::new(Kind::App, "others_each_time", Attempt::App(HUNT_LONG, "others_each_time", &[1])),
     Mode::new(Kind::App, "endless_messages_of_server", Attempt::App(VALIDATE_SERVED, "endless_messages", &[0, 1])),
     Mode::new(Kind::App, "small_messages_of_server", Attempt::App(VALIDATE_SERVED, "small_messages", &[0, 1])),

@@ -11,7 +11,7 @@ use relapse_core::wire::head::accept_key;
 
 /// How a server talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Talk {
+pub(super) enum Talk {
     /// A body in chunks that never ends.
     Chunks,
     /// A body of a tebibyte, as announced.
@@ -89,14 +89,14 @@ struct Script {
 }
 
 /// A server that talks to each client that asks for anything; it ends with its test.
-pub(crate) struct Talker {
-    pub(crate) address: SocketAddr,
+pub(super) struct Talker {
+    pub(super) address: SocketAddr,
     written: Arc<AtomicU64>,
     accepted: Arc<AtomicU64>,
 }
 
 impl Talker {
-    pub(crate) fn start(talk: Talk) -> Talker {
+    pub(super) fn start(talk: Talk) -> Talker {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let talker = Talker { address, written: Arc::default(), accepted: Arc::default() };
@@ -112,17 +112,17 @@ impl Talker {
         talker
     }
 
-    pub(crate) fn url(&self, scheme: &str) -> String {
+    pub(super) fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
     }
 
     /// How many bytes it has written in all.
-    pub(crate) fn written(&self) -> u64 {
+    pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
     /// How many clients it had.
-    pub(crate) fn accepted(&self) -> u64 {
+    pub(super) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 }
@@ -166,7 +166,7 @@ fn say(stream: &mut TcpStream, bytes: &[u8], script: &Script, written: &AtomicU6
 }
 
 /// Lets time pass in which only another process, or another thread, can do something.
-pub(crate) fn pause(time: Duration) {
+pub(super) fn pause(time: Duration) {
     let (_alive, never) = mpsc::channel::<()>();
     let _ = never.recv_timeout(time);
 }
@@ -181,7 +181,7 @@ fn read_head(stream: &mut TcpStream) -> io::Result<String> {
 }
 
 /// Frames, each with the first byte and with an unmasked payload of this length.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u64;
     let mut frame = vec![first];
     match length {

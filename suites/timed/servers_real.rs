@@ -6,7 +6,8 @@ use relapse_python::{
 };
 use relapse_simulate::clock::{Clock, Runtime};
 
-use crate::{alone, shared::python};
+use super::alone;
+use crate::tools::python;
 use relapse::discover::servers;
 
 /// Rows that take too long to measure on any of them.

@@ -31,7 +31,7 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 const PEAK_BYTES_MAX: u64 = 256 << 20;
 
 /// A command that runs.
-pub(crate) struct Watched {
+pub(super) struct Watched {
     child: Child,
     marker: String,
     began: Instant,
@@ -56,28 +56,28 @@ enum Output {
 
 /// How a command ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(super) struct Ended {
     /// Its exit status; `None` where it had to be killed.
-    pub(crate) status: Option<ExitStatus>,
+    pub(super) status: Option<ExitStatus>,
     /// The most memory that it was seen to take, in bytes.
-    pub(crate) peak: u64,
+    pub(super) peak: u64,
     /// How long it ran.
-    pub(crate) took: Duration,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+    pub(super) took: Duration,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
     /// The processes that it left behind.
     orphans: Vec<String>,
 }
 
 impl Watched {
     /// Starts the built command in a directory.
-    pub(crate) fn start(arguments: &[&str], directory: &Path) -> Watched {
-        Watched::start_command(crate::shared::relapse_command(), arguments, directory)
+    pub(super) fn start(arguments: &[&str], directory: &Path) -> Watched {
+        Watched::start_command(crate::tools::relapse_command(), arguments, directory)
     }
 
     /// The same, with the usual effect of every signal.
-    pub(crate) fn start_signaled(arguments: &[&str], directory: &Path) -> Watched {
-        Watched::start_command(crate::shared::signaled_command(), arguments, directory)
+    pub(super) fn start_signaled(arguments: &[&str], directory: &Path) -> Watched {
+        Watched::start_command(crate::tools::signaled_command(), arguments, directory)
     }
 
     fn start_command(mut command: Command, arguments: &[&str], directory: &Path) -> Watched {
@@ -103,7 +103,7 @@ impl Watched {
     }
 
     /// Lets it run for as long as one look takes; whether it has printed something.
-    pub(crate) fn look(&mut self) -> bool {
+    pub(super) fn look(&mut self) -> bool {
         self.peak = self.peak.max(own_peak(self.child.id()));
         let heard = match self.output.recv_timeout(LOOK_EVERY) {
             Ok(output) => output,
@@ -124,7 +124,7 @@ impl Watched {
     }
 
     /// The first line that it prints with this text.
-    pub(crate) fn line_with(&mut self, text: &str, limit: Duration) -> String {
+    pub(super) fn line_with(&mut self, text: &str, limit: Duration) -> String {
         let until = Instant::now() + limit;
         while Instant::now() < until {
             if let Some(line) = self.stdout.lines().find(|line| line.contains(text)) {
@@ -136,7 +136,7 @@ impl Watched {
     }
 
     /// Waits for its end, and kills it at the limit, or when it takes too much memory.
-    pub(crate) fn end_within(mut self, limit: Duration) -> Ended {
+    pub(super) fn end_within(mut self, limit: Duration) -> Ended {
         let until = Instant::now() + limit;
         while Instant::now() < until {
             let is_quiet = !self.look();
@@ -151,7 +151,7 @@ impl Watched {
     }
 
     /// Kills it.
-    pub(crate) fn kill(mut self) -> Ended {
+    pub(super) fn kill(mut self) -> Ended {
         self.peak = self.peak.max(own_peak(self.child.id()));
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -159,7 +159,7 @@ impl Watched {
     }
 
     /// Its process: where it has a guard, that is the guard.
-    pub(crate) fn id(&self) -> Pid {
+    pub(super) fn id(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
@@ -182,7 +182,7 @@ impl Watched {
 impl Ended {
     /// Checks what holds for every command, whatever it met: its memory, that it did not break, and that it left nothing.
     #[track_caller]
-    pub(crate) fn is_harmless(&self) -> &Ended {
+    pub(super) fn is_harmless(&self) -> &Ended {
         assert!((1..PEAK_BYTES_MAX).contains(&self.peak), "it took {} MiB, or was not seen: {self:?}", self.peak >> 20);
         let said = [&self.stdout, &self.stderr].map(|said| said.contains("panicked") || said.contains("memory alloc"));
         assert_eq!(said, [false; 2], "it broke: {self:?}");
@@ -192,25 +192,25 @@ impl Ended {
     }
 
     /// The most memory that it took, in MiB.
-    pub(crate) fn peak_mib(&self) -> u64 {
+    pub(super) fn peak_mib(&self) -> u64 {
         self.peak >> 20
     }
 
     /// Checks that it ended by itself.
     #[track_caller]
-    pub(crate) fn has_ended(&self) -> &Ended {
+    pub(super) fn has_ended(&self) -> &Ended {
         assert!(self.status.is_some(), "it had to be killed: {self:?}");
         self
     }
 
     /// Its exit code.
-    pub(crate) fn code(&self) -> Option<i32> {
+    pub(super) fn code(&self) -> Option<i32> {
         self.status.and_then(|status| status.code())
     }
 }
 
 /// How many looks fit into a time.
-pub(crate) fn looks(limit: Duration) -> u128 {
+pub(super) fn looks(limit: Duration) -> u128 {
     limit.as_millis() / LOOK_EVERY.as_millis()
 }
 

@@ -35,6 +35,10 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// The variable that tells a command which process is its guard. It is no concern of what the command starts.
 pub const GUARD: &str = "RELAPSE_GUARD";
 
+/// The option of our allocator to give freed memory back at once, with its value. Each worker of a hunt would keep what its
+/// largest run took otherwise. The guard sets it for the command, as it is read when a process begins.
+pub const FREE_AT_ONCE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+
 /// The variable that names the group of a process.
 const MARK: &str = "RELAPSE_GROUP";
 
@@ -73,6 +77,11 @@ impl Group {
     pub fn spawn(command: &mut Command, confinement: Confinement) -> io::Result<Group> {
         let mark = format!("{:08x}{:08x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         command.process_group(0).env(MARK, &mark).env_remove(GUARD);
+        let (option, value) = FREE_AT_ONCE;
+        let is_wanted = command.get_envs().any(|(name, _)| name == option);
+        if !is_wanted && std::env::var_os(option).is_some_and(|ours| ours == value) {
+            command.env_remove(option);
+        }
         // With this lock, `end_all` runs either before this spawn or after the insert.
         let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = confinement::spawn(command, confinement)?;

@@ -32,7 +32,7 @@ pub use self::confinement::Confinement;
 pub use self::descendants::adopt_descendants;
 pub use self::descendants::end_descendants;
 pub use self::finished::{Finished, finish};
-pub use self::group::{GUARD, Group, end_all};
+pub use self::group::{FREE_AT_ONCE, GUARD, Group, end_all};
 pub use self::installer::Installer;
 pub use self::interpreter::{
     BLOCKED_LIMIT, CodeCoverage, Epoch, FIXED_EPOCH, Interpreter, Introduction, LifespanMode, MEMORY_LIMIT,

@@ -126,7 +126,7 @@ EXACT = (
 )
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 NUMBER = re.compile(r"(?<![\w.])[0-9]+(?!\w|\.[0-9])")
-# What stands in front of a number that may be that of a process or thread.
+# Words in front of a number that is probably the number of a process or thread.
 OF_SYSTEM = re.compile(r"""(?ix)(?<![a-z])
     (?: [pt]g?id | ppid | n?[pt]id | (?:process|thread|native|worker|child|parent|task)
         (?:[ _-]?(?:[pt]id|id|ident|identifier|number|no\.?))? )

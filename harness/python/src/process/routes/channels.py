@@ -30,7 +30,7 @@ def learn(app, place, learner):
 
 def collect_one(route, place, learner):
     path, params = template_of(route.pattern)
-    # An empty one stands for whatever its app makes of it.
+    # With an empty path the request goes to the inner app as it is.
     if path and not place.prefix.endswith("/"):
         path = "/" + path.lstrip("/")
     learner.visit(route.callback, place.below(path, params))

@@ -1,14 +1,10 @@
-//! Tests that measure time or memory from outside, so that no other suite runs beside them: a binary of its own.
-
-#![expect(clippy::unwrap_used, reason = "a suite that cannot go on has failed")]
+//! Commands and servers, measured from outside: one test at a time.
 
 mod asked; // commands on apps, files and signals
 mod clients; // clients that never do what a client should
 mod modes; // the list of everything hostile, by name
 mod peer; // servers that never do what a server should
 mod servers_real; // the servers themselves, held against their profiles
-#[path = "../shared.rs"]
-mod shared; // helpers of both binaries
 mod watched; // the built command, looked at from outside
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
