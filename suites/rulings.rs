@@ -378,7 +378,8 @@ fn a_long_answer_is_read_to_its_end(#[case] body_and_times: &str) {
         "async def ask(scope, receive, send):\n    body, times = {body_and_times}\n    \
          await send({{'type': 'http.response.start', 'status': 200, 'headers': []}})\n    \
          for _ in range(times):\n        \
-         await send({{'type': 'http.response.body', 'body': body, 'more_body': True}})\n    \
+         await send({{'type': 'http.response.body', 'body': body, 'more_body': True}})\n        \
+         await asyncio.sleep(0.001)\n    \
          await send({{'type': 'http.response.body', 'body': b''}})\n"
     );
     put(directory.path(), &app);

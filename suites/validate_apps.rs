@@ -29,8 +29,8 @@ backend.WorkerThread.start = start_slowly
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError
-    for _ in range(100):
-        await anyio.to_thread.run_sync(int)
+    for _ in range(20):
+        await anyio.to_thread.run_sync(select.select, [], [], [], 0.005)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body"})
 "#;

@@ -180,7 +180,7 @@ pub(crate) enum UsageError {
     #[error("the hunt proves nothing: no upgrade was accepted, or no fault acted; let it have more cases")]
     HuntReachedNothing,
     /// A hunt that could not do everything.
-    #[error("the harness failed, so the hunt is inconclusive; what it found stands above")]
+    #[error("the hunt is incomplete, so it concludes nothing; what it found stands above")]
     HuntUnfinished,
     /// A corpus behind several profiles.
     #[error("--corpus hunts behind one profile: name one, as in `--profile {first}`")]

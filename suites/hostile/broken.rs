@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use relapse::{
     defects::Defects,
-    hunt::{BuiltIn, Campaign, GeneratedCase, Ground, Hunt, Reproduction, Runner, hunt_all},
+    hunt::{BuiltIn, Campaign, Change, ChangeKind, GeneratedCase, Ground, Hunt, Reproduction, Runner, hunt_all},
     trial::Trial,
 };
 use relapse_backend::{defect::Defect, revision::Revision, runner::ground};
@@ -133,6 +133,20 @@ fn a_panic_while_something_is_made_smaller_loses_no_finding() {
         assert_eq!(told.reproduction, Reproduction::Untried);
         assert!(told.message.ends_with("(not tried again: the harness failed)"), "{}", told.message);
         assert!(!told.transcript.events.is_empty());
+    }
+}
+
+/// A harness that breaks on one version ends no comparison: what was found on the other is told, and why it was not tried.
+#[test]
+fn a_panic_on_one_version_ends_no_comparison() {
+    let breaks: Breaks = (1..=200).map(|seed| (seed, 0)).collect();
+    let (before, after) = (hunt(breaks, 200, 1), hunt(Breaks::new(), 200, 1));
+    let found = after.1.found.len();
+    let change = Change::between((&before.0, before.1), (&after.0, after.1), || {}).unwrap();
+    assert!(found > 0 && change.fates.len() == found, "{}", change.fates.len());
+    for (fate, found, _) in &change.fates {
+        assert_eq!(*fate, ChangeKind::Unclear);
+        assert!(found.message.contains("not tried on the other version: the harness panicked: a bug of seed"));
     }
 }
 
