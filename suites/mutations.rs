@@ -15,7 +15,10 @@ use relapse_backend::{
     revision::Revision,
     runner::{BackendRunner, KNOWN},
 };
-use relapse_core::judge::verdict::{Finding, HealthyClient, Reason, RunResult, Verdict};
+use relapse_core::judge::{
+    harm::Harm,
+    verdict::{Finding, HealthyClient, Reason, RunResult, Verdict},
+};
 
 use crate::support::{self, check_page, on_backend, open, trials_that_differ, wait};
 
@@ -105,6 +108,7 @@ fn a_closure_is_a_check() {
     let judged = verdict::judge(transcript, HealthyClient::Absent);
     let finding = Finding {
         check: "no_upgrade",
+        harm: Harm::Crash,
         key: "101".to_owned(),
         message: "an upgrade".to_owned(),
         exchange: Some(0),

@@ -129,7 +129,7 @@ pub struct FoundReport {
     pub again: String,
 }
 
-/// Documents of before do not tell it.
+/// For documents that were written before the field existed.
 fn unknown_harm() -> Harm {
     Harm::Crash
 }
@@ -148,7 +148,7 @@ impl FoundReport {
             format!("{} user(s), {} connection(s) each, {} time(s)", crowd.users, crowd.connections, crowd.rounds);
         FoundReport {
             key: found.key.to_string(),
-            harm: found.harm(&hunt.ground),
+            harm: found.harm(),
             message: found.message.clone(),
             also: found.also.iter().map(|(key, _)| key.to_string()).collect(),
             seed: found.seed,

@@ -395,6 +395,7 @@ impl fmt::Display for MistakeSymptom {
 mod tests {
     use relapse_core::judge::{
         check,
+        harm::Harm,
         outcome::Class,
         verdict::{FindingKey, FindingSite, RaisedAt, Rule},
     };
@@ -412,7 +413,7 @@ mod tests {
             place: function.map(|function| (function.to_owned(), 7)),
         });
         let site = FindingSite { route: route.map(str::to_owned), exception };
-        FindingKey { rule, subject: None, site: Some(site) }
+        FindingKey { rule, harm: Harm::Crash, subject: None, site: Some(site) }
     }
 
     #[test]
@@ -460,7 +461,7 @@ mod tests {
     #[test]
     fn a_finding_without_a_route_is_on_those_of_its_case() {
         let expected = expected("route = \"WEBSOCKET /play\"\nsymptom = \"leak\"");
-        let key = FindingKey { rule: Rule::Check("no_residue"), subject: None, site: None };
+        let key = FindingKey { rule: Rule::Check("no_residue"), harm: Harm::Leak, subject: None, site: None };
         let visits = |routes: &[&str]| {
             let routes: Vec<String> = routes.iter().map(|route| (*route).to_owned()).collect();
             expected.is_key(&key, &routes)
@@ -483,7 +484,7 @@ mod tests {
         let known = KnownMistake { key: key.to_owned(), message: message.map(str::to_owned), reason: String::new() };
         let site = FindingSite { route: Some("ws:/graphql".to_owned()), exception: None };
         let rule = Rule::Check("legal_close");
-        let found = FindingKey { rule, subject: Some("reason".to_owned()), site: Some(site) };
+        let found = FindingKey { rule, harm: Harm::Drop, subject: Some("reason".to_owned()), site: Some(site) };
         assert_eq!(
             known.is_key(&found, "the application closed with a reason of 9022 bytes; 123 fit"),
             is_known,

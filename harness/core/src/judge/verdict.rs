@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     asgi::exception::Exception,
     judge::{
-        check::{self, Check},
         harm::Harm,
         outcome::{Class, Ending, Outcome},
     },
@@ -404,6 +403,9 @@ fn refusal(outcome: &Outcome) -> String {
 pub struct Finding {
     /// The check.
     pub check: &'static str,
+    /// The harm of what it finds.
+    #[serde(skip)]
+    pub harm: Harm,
     /// The key that tells this finding from others of the same check, stable from run to run.
     pub key: String,
     /// The finding, with its evidence.
@@ -419,7 +421,7 @@ pub struct Finding {
 impl Finding {
     /// Its identity.
     pub fn id(&self) -> FindingKey {
-        FindingKey { rule: Rule::Check(self.check), subject: Some(self.key.clone()), site: None }
+        FindingKey { rule: Rule::Check(self.check), harm: self.harm, subject: Some(self.key.clone()), site: None }
     }
 }
 
@@ -432,18 +434,6 @@ pub enum Rule {
     Class(Class),
     /// The target does not panic.
     NoPanic,
-}
-
-impl Rule {
-    /// The harm of breaking it, in a service that has these checks of its own.
-    pub fn harm(self, own: &[&'static dyn Check]) -> Harm {
-        let harm = match self {
-            Rule::Check(name) => check::named(name, own).map(Check::harm),
-            Rule::Class(class) => class.harm(),
-            Rule::NoPanic => None,
-        };
-        harm.unwrap_or(Harm::Crash)
-    }
 }
 
 impl fmt::Display for Rule {
@@ -461,6 +451,8 @@ impl fmt::Display for Rule {
 pub struct FindingKey {
     /// The rule.
     pub rule: Rule,
+    /// The harm of breaking the rule.
+    pub harm: Harm,
     /// The thing that breaks it: an exception and its function, a status, a cause. `None` where the rule says it all.
     pub subject: Option<String>,
     /// Where it is broken, in a service that is known by its routes only.
@@ -509,7 +501,7 @@ impl FindingKey {
         let site = |key: &FindingKey| key.site.clone().unwrap_or(FindingSite { route: None, exception: None });
         let (own, others) = (site(self), site(other));
         let is_same_rule = (self.rule, &self.subject) == (other.rule, &other.subject);
-        let is_worse = |key: &FindingKey| key.rule.harm(&[]).is_worse_than_a_failure();
+        let is_worse = |key: &FindingKey| key.harm.is_worse_than_a_failure();
         let is_one_failure = own.exception.is_some() && !is_worse(self) && !is_worse(other);
         (is_same_rule || is_one_failure)
             && own.exception == others.exception
@@ -518,7 +510,8 @@ impl FindingKey {
 
     /// The key of an outcome whose class is bad.
     pub fn of_outcome(outcome: &Outcome) -> FindingKey {
-        FindingKey { rule: Rule::Class(outcome.class), subject: Some(outcome.cause.to_string()), site: None }
+        let harm = outcome.class.harm().unwrap_or(Harm::Noise);
+        FindingKey { rule: Rule::Class(outcome.class), harm, subject: Some(outcome.cause.to_string()), site: None }
     }
 }
 
@@ -707,7 +700,28 @@ impl TrialResult {
 
 #[cfg(test)]
 mod tests {
-    use super::{Conclusion, Verdict};
+    use super::{Conclusion, FindingKey, FindingSite, RaisedAt, Rule, Verdict};
+    use crate::judge::harm::Harm;
+
+    /// An exception in the same exchange stands for what a check of a user's own finds, unless that harms more.
+    #[test]
+    fn an_exception_stands_for_what_harms_less() {
+        let key = |check, harm| {
+            let exception = Some(RaisedAt { type_name: "KeyError".to_owned(), place: None });
+            FindingKey {
+                rule: Rule::Check(check),
+                harm,
+                subject: None,
+                site: Some(FindingSite { route: None, exception }),
+            }
+        };
+        let exception = key("no_escaped_exception", Harm::Crash);
+        for harm in Harm::ALL {
+            let is_one = !matches!(harm, Harm::WrongData | Harm::Admitted | Harm::Leak);
+            assert_eq!(key("of_a_user", harm).may_be(&exception), is_one, "{harm:?}");
+            assert_eq!(exception.may_be(&key("of_a_user", harm)), is_one, "{harm:?}");
+        }
+    }
 
     #[test]
     fn only_a_verdict_that_passes_exits_with_zero() {

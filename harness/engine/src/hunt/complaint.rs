@@ -9,6 +9,7 @@ use relapse_core::{
     judge::{
         check::{self, RunView},
         classify::Exchange,
+        harm::Harm,
         outcome::{Class, Ending, Outcome},
         verdict::{FindingKey, FindingSite, HealthyClient, RaisedAt, Rule},
     },
@@ -89,7 +90,7 @@ pub(super) fn look(
     match played {
         Ok(transcript) => look_at(transcript, reached, &|reading, outcome| site(ground, reading, outcome)),
         Err(panic) => {
-            let key = FindingKey { rule: Rule::NoPanic, subject: None, site: None };
+            let key = FindingKey { rule: Rule::NoPanic, harm: Harm::Crash, subject: None, site: None };
             vec![Complaint { key, message: format!("the target panicked: {panic}"), exchange: None, exception: None }]
         }
     }

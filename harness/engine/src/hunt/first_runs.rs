@@ -73,17 +73,20 @@ pub(super) fn compact(mut run: Transcript) -> Transcript {
 #[cfg(test)]
 mod tests {
     use relapse_core::{
-        judge::verdict::{FindingKey, Rule},
+        judge::{
+            harm::Harm,
+            verdict::{FindingKey, Rule},
+        },
         record::transcript::{Actor, BodyEnd, Event, EventKind, Transcript},
     };
 
     use super::{FIRST_RUNS_MAX, FirstRuns, KEPT_BYTES_MAX};
 
     fn key(number: u64) -> FindingKey {
-        FindingKey { rule: Rule::NoPanic, subject: Some(format!("{number:04}")), site: None }
+        FindingKey { rule: Rule::NoPanic, harm: Harm::Crash, subject: Some(format!("{number:04}")), site: None }
     }
 
-    /// A run of a megabyte, in which this case can be told.
+    /// A run of 1 MiB that tells its case by its time.
     fn run(number: u64) -> Transcript {
         let what = EventKind::BodySeen { body: vec![b'x'; 1 << 20].into(), end: BodyEnd::Complete };
         let at = std::time::Duration::from_secs(number);

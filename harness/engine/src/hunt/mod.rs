@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -101,7 +101,7 @@ pub const FINDINGS_MAX: usize = 500;
 /// How many workers there are at most, each with a target of its own: the command takes no more memory than it may.
 pub const WORKERS_MAX: usize = 32;
 
-/// The same where time is real, and a run cannot wait until another one needs less memory.
+/// The same in real time, where a run cannot pause for memory.
 pub const WORKERS_IN_REAL_TIME_MAX: usize = 4;
 
 /// How often the harness itself may fail before the hunt ends.
@@ -160,11 +160,9 @@ pub struct Found {
 }
 
 impl Found {
-    /// The worst harm of what its smallest case shows, on this ground.
-    pub fn harm(&self, ground: &Ground) -> Harm {
-        let own = ground.known().checks;
-        let others = self.also.iter().map(|(key, _)| key.rule.harm(own));
-        others.fold(self.key.rule.harm(own), Harm::min)
+    /// The worst harm of what its smallest case shows.
+    pub fn harm(&self) -> Harm {
+        self.also.iter().map(|(key, _)| key.harm).fold(self.key.harm, Harm::min)
     }
 
     /// Whether its smallest case has this finding.
@@ -275,7 +273,7 @@ impl Unfinished {
 /// Does something with the case of this seed.
 ///
 /// # Errors
-/// Also [`Error::HarnessPanicked`], when that panics. What it was done with need not be usable any more.
+/// Also [`Error::HarnessPanicked`], when that panics. Whatever `act` changed may then be inconsistent.
 fn guarded<T>(seed: u64, act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(act))
         .unwrap_or_else(|panic| Err(Error::HarnessPanicked { seed, text: panic_text(panic) }))
@@ -518,7 +516,7 @@ struct Team<'h> {
     told: &'h ToldFindings<'h>,
 }
 
-/// How the work of a hunt stands.
+/// The state of a hunt's work, for all workers.
 #[derive(Default)]
 struct WorkState {
     /// Whether nothing more is to be looked for.
@@ -561,8 +559,8 @@ impl Team<'_> {
             let workers: Vec<_> = (1..jobs).map(|_| scope.spawn(|| self.work(&queue))).collect();
             let own = self.work(&queue);
             let others = workers.into_iter().map(|worker| {
-                let panicked = |panic| Err(Error::HarnessPanicked { seed: hunt.seed, text: panic_text(panic) });
-                worker.join().unwrap_or_else(panicked)
+                // A panic outside of a case belongs to no seed.
+                worker.join().unwrap_or_else(|panic| resume_unwind(panic))
             });
             std::iter::once(own).chain(others.collect::<Vec<_>>()).collect()
         });
@@ -887,7 +885,7 @@ struct Worker<'h> {
     longest: Cell<Duration>,
     /// The first runs of all findings, of all workers.
     runs: Arc<FirstRuns>,
-    /// Only where time is virtual can a run wait for another one.
+    /// `None` in real time, where a run cannot pause for memory.
     _memory: Option<SharedMemory>,
     _logs: tracing::subscriber::DefaultGuard,
 }

@@ -281,6 +281,7 @@ pub fn findings(evidence: &RunView<'_>) -> Vec<Finding> {
         let violations = check.check(evidence).into_iter();
         findings.extend(violations.map(|Violation { key, message, exchange, exception }| Finding {
             check: check.name(),
+            harm: check.harm(),
             key,
             message,
             exchange,
