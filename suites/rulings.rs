@@ -369,7 +369,7 @@ fn a_service_that_refuses_everyone_has_no_healthy_client() {
 
 /// An answer that does not say how long it is is read to its end: a file of megabytes, and an export in thousands of rows.
 #[rstest]
-#[case::file("b'x' * 3_000_000, 1")]
+#[case::file("b'x' * 6_000_000, 1")]
 #[case::rows("b'1,2,3\\r\\n', 3000")]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_long_answer_is_read_to_its_end(#[case] body_and_times: &str) {

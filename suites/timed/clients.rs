@@ -8,7 +8,7 @@ use tempfile::tempdir;
 
 use super::{
     peer::{Talk, Talker, frame, pause},
-    watched::{Ended, Watched, looks},
+    watched::{Ended, Watched},
 };
 
 /// A command that stands on a port.
@@ -75,14 +75,14 @@ pub(super) fn attack(standing: Standing, rudeness: Rudeness) -> Ended {
     let address = address_in(&line);
     // One that is refused has done what it could.
     let mut rude = be_rude(&address, rudeness);
-    for _ in 0..looks(RUDE) {
-        command.look();
+    command.look_until(RUDE, |_| {
         rude.iter_mut().for_each(|client| drop(client.go_on()));
-    }
+        false
+    });
     let answer = asked(&address);
     assert!(answer.starts_with("HTTP/1.1 "), "{line}: another client is not served: {answer:?}");
     drop(rude);
-    command.kill()
+    command.end_standing()
 }
 
 /// The first address in a line.
@@ -180,14 +180,17 @@ pub(super) fn do_not_read(faults: &[&str], talk: Talk) -> Ended {
     let address = address_in(&proxy.line_with("http://127.0.0.1", LIMIT));
     let mut client = TcpStream::connect(&address).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let (mut before, mut still) = (0, 0);
-    while before == 0 || still < looks(STILL) {
-        proxy.look();
-        still = if server.written() == before { still + 1 } else { 0 };
-        before = server.written();
-        assert!(before < HELD_BYTES_MAX, "the server does not wait: {} MiB are held", before >> 20);
+    let mut before = 0;
+    loop {
+        proxy.look_until(STILL, |_| server.written() >= HELD_BYTES_MAX);
+        let written = server.written();
+        assert!(written < HELD_BYTES_MAX, "the server does not wait: {} MiB are held", written >> 20);
+        if written > 0 && written == before {
+            break;
+        }
+        before = written;
     }
     let mut read = vec![0; 8 << 20];
     client.read_exact(&mut read).unwrap();
-    proxy.kill()
+    proxy.end_standing()
 }

@@ -266,7 +266,7 @@ const AT_LEAST: [(Kind, usize); 5] =
 const AT_A_TIME: usize = 4;
 
 /// How many paths of an app share a command.
-const PATHS: usize = 5;
+const PATHS: usize = 2;
 
 impl Attempt {
     /// Makes it; how the command ended.

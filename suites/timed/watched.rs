@@ -123,6 +123,14 @@ impl Watched {
         true
     }
 
+    /// Lets it run until this holds, which is asked after each look, or until the limit.
+    pub(super) fn look_until(&mut self, limit: Duration, mut holds: impl FnMut(&Watched) -> bool) {
+        let until = Instant::now() + limit;
+        while !holds(self) && Instant::now() < until {
+            self.look();
+        }
+    }
+
     /// The first line that it prints with this text.
     pub(super) fn line_with(&mut self, text: &str, limit: Duration) -> String {
         let until = Instant::now() + limit;
@@ -156,6 +164,12 @@ impl Watched {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.ended(None)
+    }
+
+    /// Ends a command that is to stand until it is ended.
+    pub(super) fn end_standing(mut self) -> Ended {
+        assert!(self.child.try_wait().unwrap().is_none(), "it ended by itself: {}{}", self.stdout, self.stderr);
+        self.kill()
     }
 
     /// Its process: where it has a guard, that is the guard.
@@ -207,11 +221,6 @@ impl Ended {
     pub(super) fn code(&self) -> Option<i32> {
         self.status.and_then(|status| status.code())
     }
-}
-
-/// How many looks fit into a time.
-pub(super) fn looks(limit: Duration) -> u128 {
-    limit.as_millis() / LOOK_EVERY.as_millis()
 }
 
 /// Tells each line that comes from there.
