@@ -234,7 +234,7 @@ fn defect(name: &str) -> Result<Defect> {
     found.ok_or_else(|| Error::unknown("defect", name, Defect::ALL.iter().map(|defect| defect.name())))
 }
 
-/// How many run at a time: so many, or as many as there are cores, and no more than there is memory for.
+/// How many run at a time: the given number or one per core, within the limit that memory sets.
 fn jobs(named: Option<u16>) -> usize {
     let wanted = named.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     wanted.min(WORKERS_MAX)

@@ -65,7 +65,7 @@ impl Deadline {
         self.time.map(|(began, limit)| limit.saturating_sub(now().saturating_duration_since(began)))
     }
 
-    /// When the time is over, if ever.
+    /// The instant at which the time is over; `None` without a limit.
     pub fn end(&self) -> Option<Instant> {
         self.time.and_then(|(began, limit)| began.checked_add(limit))
     }

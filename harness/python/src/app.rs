@@ -186,7 +186,9 @@ fn why_not(transcript: &Transcript, limit: Duration, directory: &Path) -> AppErr
         EventKind::Logged { level: Level::Error | Level::Info, message, .. } => Some(message.as_str()),
         _ => None,
     });
-    let why = exited.unwrap_or_else(|| format!("the application did not start within {} s", limit.as_secs_f64()));
+    let why = exited.unwrap_or_else(|| {
+        format!("the application did not start within {} s", (limit.as_secs_f64() * 10.0).round() / 10.0)
+    });
     AppError::of_start(why, logged.collect::<Vec<_>>().join("\n"), Blame::App, directory)
 }
 

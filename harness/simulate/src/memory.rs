@@ -1,4 +1,4 @@
-//! The memory of runs that go on at a time: many small ones, and one large one.
+//! The memory of concurrent runs: many small ones, and one large one.
 //!
 //! A run that grows waits until no other run is large. So the number of workers does not decide how much memory a process
 //! takes, and no run depends on how many there are: its time is virtual, and stands still while it waits. The wait ends with
@@ -12,32 +12,32 @@ use std::time::{Duration, Instant};
 /// How many bytes a small run has: 1 MiB, which is more than almost any run has.
 pub const SMALL_RUN_BYTES: usize = 1 << 20;
 
-/// Whether a run is large.
+/// Whether some run holds the large slot.
 static IS_TAKEN: Mutex<bool> = Mutex::new(false);
 static FREED: Condvar = Condvar::new();
 
 thread_local! {
     /// How many workers of this thread share the memory.
     static WORKERS: Cell<usize> = const { Cell::new(0) };
-    /// Whether the large run is that of this thread.
-    static IS_OWN: Cell<bool> = const { Cell::new(false) };
-    /// Until when a run of this thread waits.
-    static LATEST: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Whether the run of this thread holds the large slot.
+    static HOLDS_LARGE: Cell<bool> = const { Cell::new(false) };
+    /// Until when the run of this thread may wait for the large slot.
+    static WAIT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Whether the time was over while it waited.
     static IS_CUT: Cell<bool> = const { Cell::new(false) };
     /// How long it has waited.
     static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Longer than anything waits.
-const EVER: Duration = Duration::from_secs(1 << 30);
+/// Longer than any wait.
+const NO_DEADLINE: Duration = Duration::from_secs(1 << 30);
 
 /// A worker of this thread, whose runs share the memory with those of other threads until it is dropped.
 #[derive(Debug)]
 pub struct SharedMemory(PhantomData<*const ()>);
 
 impl SharedMemory {
-    /// A worker begins.
+    /// Registers a worker on this thread.
     pub fn of_worker() -> SharedMemory {
         WORKERS.set(WORKERS.get() + 1);
         SharedMemory(PhantomData)
@@ -53,9 +53,9 @@ impl Drop for SharedMemory {
     }
 }
 
-/// A run of this thread begins, and may wait until then to become large.
-pub fn begin(latest: Option<Instant>) {
-    LATEST.set(latest);
+/// Starts a run on this thread. It may wait for the large slot until `wait_until`.
+pub fn begin(wait_until: Option<Instant>) {
+    WAIT_UNTIL.set(wait_until);
     IS_CUT.set(false);
     WAITED.set(Duration::ZERO);
 }
@@ -70,9 +70,9 @@ pub fn is_cut() -> bool {
     IS_CUT.get()
 }
 
-/// The run of this thread becomes large: it waits for the one that is, if this thread shares the memory with others.
+/// Takes the large slot for the run of this thread, and waits for it; does nothing on a thread without workers.
 pub fn grow() {
-    if WORKERS.get() == 0 || IS_OWN.get() || IS_CUT.get() {
+    if WORKERS.get() == 0 || HOLDS_LARGE.get() || IS_CUT.get() {
         return;
     }
     let began = now();
@@ -84,12 +84,12 @@ pub fn grow() {
         return IS_CUT.set(true);
     }
     *is_taken = true;
-    IS_OWN.set(true);
+    HOLDS_LARGE.set(true);
 }
 
 /// How long the run of this thread may wait.
 fn time_left() -> Duration {
-    LATEST.get().map_or(EVER, |latest| latest.saturating_duration_since(now()))
+    WAIT_UNTIL.get().map_or(NO_DEADLINE, |until| until.saturating_duration_since(now()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the wait, and the end of a piece of work, are in wall time")]
@@ -97,10 +97,10 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The run of this thread is over, and nothing large is left of it.
+/// Ends the run of this thread, of which nothing large is left, and frees the large slot.
 pub fn give_back() {
     IS_CUT.set(false);
-    if IS_OWN.replace(false) {
+    if HOLDS_LARGE.replace(false) {
         *IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
         FREED.notify_one();
     }

@@ -13,7 +13,7 @@ use crate::{
     wire::head::Headers,
 };
 
-/// How many bytes of the reason of a failed start or end are kept: 64 KiB. It is searched for secrets wherever it is told.
+/// How many bytes of the message of a failed startup or shutdown are kept: 64 KiB. The search for secrets takes long in more.
 const REASON_BYTES_MAX: usize = 64 << 10;
 
 /// The types of the events that HTTP and WebSocket have, in both directions.
@@ -350,7 +350,7 @@ impl<'a> EventDict<'a> {
         }
     }
 
-    /// The `message` of a failed start or end, which an app may make as long as it likes: of a long one both ends.
+    /// The `message` of a failed startup or shutdown; of a long one only both ends.
     fn reason(&self) -> Option<String> {
         let mut reason = self.text("message")?.unwrap_or_default();
         shorten_text(&mut reason, REASON_BYTES_MAX);

@@ -103,7 +103,7 @@ impl EventLog {
         std::mem::take(&mut self.events)
     }
 
-    /// How many bytes the events take in memory, about.
+    /// The approximate size of the events in memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -125,7 +125,7 @@ pub fn compact(events: &mut Vec<Event>, bytes_max: usize) {
     }
 }
 
-/// Lets events give way until they take so many bytes, or nothing more can; the bytes that they take then.
+/// Removes the middle of exchanges until the events take at most so many bytes, or nothing more can go; returns their size.
 fn give_way(events: &mut Vec<Event>, bytes_max: usize) -> usize {
     for kept in KEPT {
         omit(events, kept);
@@ -431,7 +431,7 @@ fn shorten_vec(payload: &mut Vec<u8>, bytes_max: usize) -> usize {
     before - payload.len()
 }
 
-/// Leaves the middle of a long text out; how many bytes that are.
+/// Leaves out the middle of a long text; returns the number of bytes left out.
 pub(crate) fn shorten_text(text: &mut String, bytes_max: usize) -> usize {
     let before = text.len();
     if let Some((head, tail)) = ends(text.as_bytes(), bytes_max) {

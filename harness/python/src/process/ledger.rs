@@ -297,7 +297,7 @@ impl WitnessState {
         match message {
             Message::Whole(bytes) => {
                 let read = marshal::read(&bytes);
-                // They may be many, and are not needed any more.
+                // A long message is not kept twice.
                 drop(bytes);
                 if let Ok(Value::List(parts)) = read {
                     self.take(number, parts);
