@@ -77,6 +77,8 @@ fn programs_come_from_their_seed() {
         "neither",
         "close",
         "close_saying",
+        "close_surrogates",
+        "surrogates",
         "deny",
         "deny_more",
         "deny_body",

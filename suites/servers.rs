@@ -9,7 +9,7 @@ use relapse_core::{
     asgi::{
         event::{Inbound, Outbound},
         exception::Exception,
-        value::Value,
+        value::{SurrogateText, Value},
     },
     client::step::{Action, Awaited, Request, Step},
     judge::classify,
@@ -48,6 +48,8 @@ enum Behavior {
     ClosesWithReservedCode,
     UnknownEvent,
     SendsNothing,
+    SendsSurrogates,
+    ClosesWithSurrogates,
     ClosesWithLongReason,
     AcceptsTwice,
     SelectsUnoffered,
@@ -59,6 +61,12 @@ fn accept(subprotocol: Option<&str>) -> Outbound {
 
 fn close(code: u16, reason: &str) -> Outbound {
     Outbound::WebsocketClose { code, reason: reason.to_owned() }
+}
+
+/// An event of a type whose text, at this key, UTF-8 cannot encode.
+fn with_surrogates(name: &str, key: &'static str) -> Outbound {
+    let text = SurrogateText::from_bytes(b"a\xED\xA0\x80b");
+    Outbound::from_value(&Value::from([("type", name.into()), (key, Value::Surrogates(text))]))
 }
 
 fn unknown() -> Outbound {
@@ -103,6 +111,8 @@ async fn behave(behavior: Behavior, mut ends: Ends) -> Result<(), Exception> {
         ClosesWithReservedCode => ends.send(close(1005, "")).await?,
         UnknownEvent => ends.send(unknown()).await?,
         SendsNothing => ends.send(Outbound::WebsocketSend { text: None, bytes: None }).await?,
+        SendsSurrogates => ends.send(with_surrogates("websocket.send", "text")).await?,
+        ClosesWithSurrogates => ends.send(with_surrogates("websocket.close", "reason")).await?,
         ClosesWithLongReason => ends.send(close(1011, &"r".repeat(200))).await?,
         AcceptsTwice => ends.send(accept(None)).await?,
         _ => {}
@@ -138,6 +148,8 @@ fn ending(behavior: Behavior, server: &str) -> String {
 #[case(Behavior::ClosesWithReservedCode, ["drop (1006)", "drop (1006)", "drop (1006)", "close 1000", "close 1000", "close 1011", "drop (1006)"])]
 #[case(Behavior::UnknownEvent, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
 #[case(Behavior::SendsNothing, ["drop (1006)", "hang", "drop (1006)", "drop (1006)", "close 1011", "hang", "close without code (1005)"])]
+#[case(Behavior::SendsSurrogates, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "hang"])]
+#[case(Behavior::ClosesWithSurrogates, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1000", "close 1000"])]
 #[case(Behavior::ClosesWithLongReason, ["drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "close 1011", "drop (1006)"])]
 #[case(Behavior::AcceptsTwice, ["drop (1006)", "drop (1006)", "drop (1006)", "drop (1006)", "close 1011", "close 1011", "close without code (1005)"])]
 #[case(Behavior::SelectsUnoffered, ["bad handshake (1006)", "bad handshake (1006)", "bad handshake (1006)", "drop (1006)", "drop (1006)", "hang", "bad handshake (1006)"])]

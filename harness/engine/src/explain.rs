@@ -298,6 +298,7 @@ fn decides(what: &EventKind, ending: &Ending, escaped: Option<&Exception>) -> Op
             | Outbound::StartupFailed { .. }
             | Outbound::ShutdownComplete
             | Outbound::ShutdownFailed { .. }
+            | Outbound::Unencodable { .. }
             | Outbound::Unknown(_),
         )
         | EventKind::Called { .. }

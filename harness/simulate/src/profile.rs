@@ -564,10 +564,22 @@ pub struct AfterAccept {
     pub long_close_reason: Effect,
     /// The application sends a message with neither text nor bytes.
     pub empty_send: Effect,
+    /// The application sends a text, or a close with a reason, that UTF-8 cannot encode.
+    pub unencodable_text: UnencodableText,
     /// The application sends an event of an unknown type.
     pub unknown_event: Effect,
     /// Whether the reason of the application's close reaches the client.
     pub close_reason: CloseReason,
+}
+
+/// The fate of a text with halves of surrogate pairs, which UTF-8 cannot encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnencodableText {
+    /// `send` raises `UnicodeEncodeError`, and the connection goes on.
+    Raises,
+    /// An empty text is written.
+    Emptied,
 }
 
 /// Which close codes a server writes as they are.

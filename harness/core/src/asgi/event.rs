@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    asgi::{scope::ScopeType, value::Value},
+    asgi::{exception::Exception, scope::ScopeType, value::Value},
     record::event_log::shorten_text,
     wire::head::Headers,
 };
@@ -134,6 +134,13 @@ pub enum Outbound {
     ShutdownFailed {
         /// Why not.
         message: String,
+    },
+    /// A message or a close whose text UTF-8 cannot encode.
+    Unencodable {
+        /// The event, with the surrogates of its text escaped.
+        event: Box<Outbound>,
+        /// The error of `str.encode` on the text.
+        error: Exception,
     },
     /// An event of a type the specification does not know.
     Unknown(Value),
@@ -272,6 +279,19 @@ impl Outbound {
 
     fn read(value: &Value) -> Option<Outbound> {
         let event = EventDict::of(value)?;
+        let read = Outbound::read_dict(&event)?;
+        let error = match read {
+            Outbound::WebsocketSend { .. } => event.encode_error("text"),
+            Outbound::WebsocketClose { .. } => event.encode_error("reason"),
+            _ => None,
+        };
+        Some(match error {
+            Some(error) => Outbound::Unencodable { event: Box::new(read), error },
+            None => read,
+        })
+    }
+
+    fn read_dict(event: &EventDict<'_>) -> Option<Outbound> {
         Some(match event.name()? {
             "websocket.accept" => {
                 Outbound::WebsocketAccept { subprotocol: event.text("subprotocol")?, headers: event.headers()? }
@@ -306,6 +326,7 @@ impl Outbound {
     pub fn is_refusal(&self) -> bool {
         match self {
             Outbound::WebsocketClose { .. } => true,
+            Outbound::Unencodable { event, .. } => event.is_refusal(),
             Outbound::Unknown(value) => type_of(value) == "websocket.close",
             _ => false,
         }
@@ -325,6 +346,7 @@ impl Outbound {
             (Outbound::StartupFailed { .. }, _) => "lifespan.startup.failed",
             (Outbound::ShutdownComplete, _) => "lifespan.shutdown.complete",
             (Outbound::ShutdownFailed { .. }, _) => "lifespan.shutdown.failed",
+            (Outbound::Unencodable { event, .. }, _) => event.name(on),
             (Outbound::Unknown(value), _) => type_of(value),
         }
     }
@@ -361,7 +383,16 @@ impl<'a> EventDict<'a> {
         match self.0.get(key) {
             None | Some(Value::None) => Some(None),
             Some(Value::Str(text)) => Some(Some(text.clone())),
+            Some(Value::Surrogates(text)) => Some(Some(text.escaped())),
             Some(_) => None,
+        }
+    }
+
+    /// The error of encoding a text, if UTF-8 cannot.
+    fn encode_error(&self, key: &str) -> Option<Exception> {
+        match self.0.get(key) {
+            Some(Value::Surrogates(text)) => Some(text.error()),
+            _ => None,
         }
     }
 
@@ -489,6 +520,7 @@ impl Machine {
     /// When the application may not send this event now.
     pub fn on_send(&mut self, event: &Outbound) -> Result<(), ProtocolBreach> {
         let next = match (event, self.kind, self.state) {
+            (Outbound::Unencodable { event, .. }, _, _) => return self.on_send(event),
             (Outbound::WebsocketAccept { .. }, ScopeType::Websocket, ConnectionState::Connecting) => {
                 ConnectionState::Open
             }

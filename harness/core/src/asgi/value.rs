@@ -9,10 +9,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value as Json;
 
+use crate::asgi::exception::Exception;
+
 /// A Python value as far as ASGI scopes and events need one.
 ///
 /// The JSON form is plain JSON, except that bytes are `{"$bytes": "…"}` (printable ASCII as itself, `\\` for a
-/// backslash, `\xNN` for the rest), a float JSON cannot write is `{"$float": "nan" | "inf" | "-inf"}`, and a dict
+/// backslash, `\xNN` for the rest), a `str` that UTF-8 cannot encode is `{"$surrogates": "…"}` with its bytes in that form,
+/// a float JSON cannot write is `{"$float": "nan" | "inf" | "-inf"}`, and a dict
 /// that has a key starting with `$` is wrapped in `{"$dict": {…}}`, so that every value survives a round trip. Where
 /// there is no null, as in TOML, `{"$none": true}` is read as one.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,8 @@ pub enum Value {
     Float(f64),
     /// A `str`.
     Str(String),
+    /// A `str` that UTF-8 cannot encode.
+    Surrogates(SurrogateText),
     /// A `bytes`.
     Bytes(Bytes),
     /// A `list` (ASGI writes pairs as two-item lists).
@@ -43,7 +48,7 @@ impl Value {
             Value::Bool(_) => "bool",
             Value::Int(_) => "int",
             Value::Float(_) => "float",
-            Value::Str(_) => "str",
+            Value::Str(_) | Value::Surrogates(_) => "str",
             Value::Bytes(_) => "bytes",
             Value::List(_) => "list",
             Value::Dict(_) => "dict",
@@ -55,7 +60,7 @@ impl Value {
         match self {
             Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
             Value::Str(text) => text.len(),
-            Value::Bytes(bytes) => bytes.len(),
+            Value::Surrogates(SurrogateText(bytes)) | Value::Bytes(bytes) => bytes.len(),
             Value::List(items) => items.iter().map(|item| size_of::<Value>() + item.heap_bytes()).sum(),
             Value::Dict(entries) => {
                 let of_entry = |(key, value): (&Cow<'_, str>, &Value)| {
@@ -78,6 +83,7 @@ impl Value {
                 None => tagged("$float", Json::from("-inf")),
             },
             Value::Str(value) => Json::String(value.clone()),
+            Value::Surrogates(text) => tagged("$surrogates", Json::String(escape_bytes(text.as_bytes()))),
             Value::Bytes(value) => tagged("$bytes", Json::String(escape_bytes(value))),
             Value::List(items) => Json::Array(items.iter().map(Value::to_json).collect()),
             Value::Dict(entries) => {
@@ -113,6 +119,9 @@ impl Value {
             (Some((tag, Json::String(text))), None) if tag == "$bytes" => {
                 unescape_bytes(&text).map(|bytes| Value::Bytes(bytes.into()))
             }
+            (Some((tag, Json::String(text))), None) if tag == "$surrogates" => {
+                unescape_bytes(&text).map(|bytes| Value::Surrogates(SurrogateText(bytes.into())))
+            }
             (Some((tag, Json::String(text))), None) if tag == "$float" => match text.as_str() {
                 "nan" => Ok(Value::Float(f64::NAN)),
                 "inf" => Ok(Value::Float(f64::INFINITY)),
@@ -122,7 +131,7 @@ impl Value {
             (Some((tag, Json::Object(inner))), None) if tag == "$dict" => Value::dict(inner),
             (Some((tag, Json::Bool(true))), None) if tag == "$none" => Ok(Value::None),
             _ => {
-                let known = "`$bytes`, `$float`, `$none`, `$dict`";
+                let known = "`$bytes`, `$surrogates`, `$float`, `$none`, `$dict`";
                 Err(format!("a key that starts with `$` is one of {known}, and stands alone"))
             }
         }
@@ -138,6 +147,65 @@ impl Value {
 /// The JSON form of a value that plain JSON does not have.
 fn tagged(tag: &str, value: Json) -> Json {
     Json::Object([(tag.to_owned(), value)].into_iter().collect())
+}
+
+/// A Python `str` with halves of surrogate pairs, which UTF-8 cannot encode: `json.loads` makes one of `"\\ud800"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SurrogateText(Bytes);
+
+impl SurrogateText {
+    /// The text that Python's UTF-8 codec writes as these bytes with `surrogatepass`.
+    pub fn from_bytes(bytes: &[u8]) -> SurrogateText {
+        SurrogateText(Bytes::copy_from_slice(bytes))
+    }
+
+    /// The bytes that Python's UTF-8 codec writes with `surrogatepass`.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text with each surrogate as an escape, as in `\\ud800`.
+    pub fn escaped(&self) -> String {
+        let mut text = String::with_capacity(self.0.len());
+        for unit in self.units() {
+            match unit {
+                Ok(character) => text.push(character),
+                Err(surrogate) => text.push_str(&escape_surrogate(surrogate)),
+            }
+        }
+        text
+    }
+
+    /// The error of Python's `str.encode`.
+    pub fn error(&self) -> Exception {
+        let units = self.units();
+        let first = units.iter().position(Result::is_err).unwrap_or(0);
+        let count = units[first.min(units.len())..].iter().take_while(|unit| unit.is_err()).count();
+        let place = match (count, units.get(first)) {
+            (1, Some(Err(surrogate))) => format!("character '{}' in position {first}", escape_surrogate(*surrogate)),
+            _ => format!("characters in position {first}-{}", (first + count).saturating_sub(1)),
+        };
+        Exception::new("UnicodeEncodeError", format!("'utf-8' codec can't encode {place}: surrogates not allowed"))
+    }
+
+    /// Its characters, and its surrogates as errors.
+    fn units(&self) -> Vec<Result<char, u16>> {
+        let (mut rest, mut units) = (&self.0[..], Vec::new());
+        while !rest.is_empty() {
+            let valid = std::str::from_utf8(rest).map_or_else(|error| error.valid_up_to(), str::len);
+            let (text, after) = rest.split_at(valid);
+            units.extend(String::from_utf8_lossy(text).chars().map(Ok));
+            let Some((&[first, second, third], after)) = after.split_first_chunk() else { break };
+            let bits = |byte: u8, count: u32| u16::from(byte) & ((1 << count) - 1);
+            units.push(Err(bits(first, 4) << 12 | bits(second, 6) << 6 | bits(third, 6)));
+            rest = after;
+        }
+        units
+    }
+}
+
+fn escape_surrogate(surrogate: u16) -> String {
+    format!("\\u{surrogate:04x}")
 }
 
 /// Writes bytes as text that a person can read and [`unescape_bytes`] can turn back.
@@ -220,5 +288,30 @@ impl From<Bytes> for Value {
 impl<const N: usize> From<[(&'static str, Value); N]> for Value {
     fn from(entries: [(&'static str, Value); N]) -> Self {
         Value::Dict(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SurrogateText, Value};
+    use crate::asgi::exception::Exception;
+
+    /// As `str.encode` of CPython 3.12 has it.
+    #[test]
+    fn surrogates_have_the_error_of_python() {
+        let cases: [(&[u8], &str, &str); 3] = [
+            (b"a\xED\xA0\x80b", "a\\ud800b", "character '\\ud800' in position 1"),
+            (b"\xED\xA0\x80\xED\xB0\x80", "\\ud800\\udc00", "characters in position 0-1"),
+            (b"\xC3\xA9\xED\xBF\xBF!\xED\xA0\x80", "\u{e9}\\udfff!\\ud800", "character '\\udfff' in position 1"),
+        ];
+        for (bytes, escaped, place) in cases {
+            let text = SurrogateText::from_bytes(bytes);
+            let message = format!("'utf-8' codec can't encode {place}: surrogates not allowed");
+            assert_eq!(text.escaped(), escaped);
+            assert_eq!(text.error(), Exception::new("UnicodeEncodeError", message));
+            let value = Value::Surrogates(text);
+            let json = serde_json::to_string(&value).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value, "{json}");
+        }
     }
 }

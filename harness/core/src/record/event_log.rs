@@ -240,7 +240,8 @@ fn role(what: &EventKind) -> Role {
         },
         EventKind::Sent(event) => match event {
             Outbound::WebsocketSend { .. } | Outbound::ResponseBody { more_body: true, .. } => Role::Traffic,
-            Outbound::Unknown(_)
+            Outbound::Unencodable { .. }
+            | Outbound::Unknown(_)
             | Outbound::WebsocketAccept { .. }
             | Outbound::WebsocketClose { .. }
             | Outbound::ResponseStart { .. }
@@ -354,6 +355,7 @@ fn outbound_bytes(event: &Outbound) -> usize {
         Outbound::WebsocketClose { reason: text, .. }
         | Outbound::StartupFailed { message: text }
         | Outbound::ShutdownFailed { message: text } => text.len(),
+        Outbound::Unencodable { event, .. } => outbound_bytes(event),
         Outbound::Unknown(value) => value.heap_bytes(),
         Outbound::StartupComplete | Outbound::ShutdownComplete => 0,
     }

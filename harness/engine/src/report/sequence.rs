@@ -385,6 +385,7 @@ fn outbound(event: &Outbound, redactor: &Redactor) -> String {
         Outbound::WebsocketSend { text: None, bytes } => {
             format!("{name} {} bytes", bytes.as_ref().map_or(0, Vec::len))
         }
+        Outbound::Unencodable { event, .. } => outbound(event, redactor),
         Outbound::WebsocketClose { code, reason } if reason.is_empty() => format!("{name} {code}"),
         Outbound::WebsocketClose { code, reason } => format!("{name} {code} {:?}", redactor.text(reason)),
         Outbound::ResponseStart { status, headers } => format!("response.start {status}{}", told(headers)),

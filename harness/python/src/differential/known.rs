@@ -64,6 +64,7 @@ pub(super) fn is_in(program: &GeneratedApp, situation: Situation) -> bool {
             .any(|(one, act)| act.deed == Deed::AcceptNamed && one.kind == ProgramRequest::Websocket(Offer::Nothing)),
         Situation::UnsendableClose => acts(program).any(|(_, act)| match act.deed {
             Deed::Close(Some(code)) => !CloseCode(code).is_sendable(),
+            Deed::CloseSurrogates => true,
             Deed::CloseSaying(code, length) => !CloseCode(code).is_sendable() || length > CloseCode::REASON_BYTES_MAX,
             _ => false,
         }),
@@ -95,7 +96,9 @@ fn may_raise(act: &ProgramAction) -> bool {
 /// Whether an act ends a connection for the application.
 fn ends(connection: &ProgramConnection, act: &ProgramAction) -> bool {
     match act.deed {
-        Deed::Close(_) | Deed::CloseSaying(..) | Deed::DenyBody(_) => connection.kind.is_websocket(),
+        Deed::Close(_) | Deed::CloseSaying(..) | Deed::CloseSurrogates | Deed::DenyBody(_) => {
+            connection.kind.is_websocket()
+        }
         Deed::Body(_) => !connection.kind.is_websocket(),
         _ => false,
     }

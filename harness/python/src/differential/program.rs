@@ -103,10 +103,14 @@ pub enum Deed {
     Both,
     /// The same with neither.
     Neither,
+    /// The same with a text that UTF-8 cannot encode.
+    Surrogates,
     /// `websocket.close`, with a code or without one.
     Close(Option<u16>),
     /// The same with a reason of so many bytes.
     CloseSaying(u16, usize),
+    /// The same with a reason that UTF-8 cannot encode.
+    CloseSurrogates,
     /// `websocket.http.response.start` with a status.
     Deny(u16),
     /// `websocket.http.response.body` with so many bytes; more follow.
@@ -254,13 +258,15 @@ impl Deed {
             (_, 24..30) => Deed::Return,
             (_, 30..33) if position == 0 => Deed::Wait,
             (true, 0..46) => Deed::draw_accept(chance),
-            (true, 46..58) => Deed::Text,
+            (true, 46..57) => Deed::Text,
+            (true, 57) => Deed::Surrogates,
             (true, 58..64) => Deed::Bytes,
             (true, 64..67) => Deed::Both,
             (true, 67..71) => Deed::Neither,
             (true, 71..74) => Deed::Close(None),
             (true, 74..82) => Deed::Close(Some(CLOSE_CODES[chance.usize(..CLOSE_CODES.len())])),
-            (true, 82..86) => {
+            (true, 82) => Deed::CloseSurrogates,
+            (true, 83..86) => {
                 let code = CLOSE_CODES[chance.usize(..CLOSE_CODES.len())];
                 Deed::CloseSaying(code, [5, 123, 124, 200][chance.usize(..4)])
             }
@@ -334,8 +340,10 @@ impl fmt::Display for ProgramAction {
             Deed::Bytes => f.write_str("bytes:raw"),
             Deed::Both => f.write_str("both"),
             Deed::Neither => f.write_str("neither"),
+            Deed::Surrogates => f.write_str("surrogates"),
             Deed::Close(None) => f.write_str("close"),
             Deed::Close(Some(code)) => write!(f, "close:{code}"),
+            Deed::CloseSurrogates => f.write_str("close_surrogates"),
             Deed::CloseSaying(code, length) => write!(f, "close_saying:{code}:{length}"),
             Deed::Deny(status) => write!(f, "deny:{status}"),
             Deed::DenyMore(length) => write!(f, "deny_more:{length}"),

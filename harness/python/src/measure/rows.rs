@@ -30,7 +30,7 @@ use relapse_core::{
 use relapse_simulate::{
     profile::{
         AfterFinalBlock, CloseCodes, CloseEcho, CloseReason, CompressionDeviation, CompressionRules, Connects, Denial,
-        Effect, LengthCheck, ProfileValue, RefusalAnswer, Start, StopFate, Strictness, WithoutLength,
+        Effect, LengthCheck, ProfileValue, RefusalAnswer, Start, StopFate, Strictness, UnencodableText, WithoutLength,
     },
     recorder::Recorder,
 };
@@ -256,12 +256,14 @@ async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
     // A server that restricts close codes stops this one.
     let reserved = [Scene::socket("/receive/accept/close-1005/stay")];
     let codes = CODES.map(|code| Scene::socket(&format!("/receive/accept/try-close-{code}/stay")));
-    let (alone, late, reserved, again, empty, bogus, long, codes) = tokio::join!(
+    let surrogate = [Scene::socket("/receive/accept/try-surrogate/stay")];
+    let (alone, late, reserved, again, empty, surrogate, bogus, long, codes) = tokio::join!(
         stage.each(alone),
         stage.each(late),
         stage.each(reserved),
         stage.each(caught_and_escaped(accepted, "accept")),
         stage.each(caught_and_escaped(accepted, "empty")),
+        stage.each(surrogate),
         stage.each(caught_and_escaped(accepted, "bogus")),
         stage.each(caught_and_escaped(accepted, "close-1000-200")),
         stage.each(codes),
@@ -278,6 +280,11 @@ async fn after_accept(stage: &RunningServer) -> Result<Rows, Error> {
     for (key, performed) in [("accept_again", again?), ("empty_send", empty?), ("unknown_event", bogus?)] {
         rows.put("after_accept", key, &effect(&performed[0], &performed[1], &crashed));
     }
+    let fate = match effect_on_app(&surrogate?[0]) {
+        Effect::Raises { .. } => UnencodableText::Raises,
+        _ => UnencodableText::Emptied,
+    };
+    rows.put("after_accept", "unencodable_text", &fate);
     let [caught, escaped] = long?;
     rows.put("after_accept", "long_close_reason", &close_effect(&caught, &escaped, &crashed, (1000, 200)));
     let codes = codes?;

@@ -905,6 +905,7 @@ pub(super) type Entries = BTreeMap<Cow<'static, str>, Value>;
 pub(super) fn text(value: Option<Value>) -> String {
     match value {
         Some(Value::Str(text)) => text,
+        Some(Value::Surrogates(text)) => text.escaped(),
         _ => String::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use relapse_core::asgi::value::Value;
+use relapse_core::asgi::value::{SurrogateText, Value};
 
 /// How deeply values may be nested.
 const DEPTH_MAX: usize = 200;
@@ -22,6 +22,7 @@ pub(super) fn write(value: &Value, output: &mut Vec<u8>) {
             output.extend_from_slice(&value.to_le_bytes());
         }
         Value::Str(text) => write_sized(b'u', text.as_bytes(), output),
+        Value::Surrogates(text) => write_sized(b'u', text.as_bytes(), output),
         Value::Bytes(bytes) => write_sized(b's', bytes, output),
         Value::List(items) => {
             write_size(b'[', items.len(), output);
@@ -90,8 +91,7 @@ fn read_value(input: &mut &[u8], depth: usize) -> Result<Value, String> {
         b'i' => Value::Int(i32::from_le_bytes(take(input)?).into()),
         b'l' => Value::Int(read_long(input)?),
         b'g' => Value::Float(f64::from_le_bytes(take(input)?)),
-        // Python allows half of a surrogate pair; UTF-8 does not.
-        b'u' => Value::Str(String::from_utf8_lossy(read_sized(input)?).into_owned()),
+        b'u' => read_text(read_sized(input)?),
         b's' => Value::Bytes(Bytes::copy_from_slice(read_sized(input)?)),
         b'[' | b'(' => {
             let count = read_count(input)?;
@@ -106,6 +106,7 @@ fn read_value(input: &mut &[u8], depth: usize) -> Result<Value, String> {
             while input.first() != Some(&b'0') {
                 let key = match read_value(input, depth + 1)? {
                     Value::Str(key) => key,
+                    Value::Surrogates(key) => key.escaped(),
                     other => serde_json::to_string(&other).unwrap_or_default(),
                 };
                 entries.insert(Cow::Owned(key), read_value(input, depth + 1)?);
@@ -115,6 +116,14 @@ fn read_value(input: &mut &[u8], depth: usize) -> Result<Value, String> {
         }
         other => return Err(format!("a value of the unknown kind {:?}", char::from(other))),
     })
+}
+
+/// Reads a text; Python's may have halves of surrogate pairs.
+fn read_text(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::from(text),
+        Err(_) => Value::Surrogates(SurrogateText::from_bytes(bytes)),
+    }
 }
 
 fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], String> {
@@ -165,6 +174,7 @@ mod tests {
     #[case(r"-9223372036854775808", "6cfbffffff00000000000000000800")]
     #[case(r"1.5", "67000000000000f83f")]
     #[case(r#""é""#, "7502000000c3a9")]
+    #[case(r#"{"$surrogates":"\\xed\\xa0\\x80"}"#, "7503000000eda080")]
     #[case(r#"{"$bytes":"\\xff"}"#, "7301000000ff")]
     #[case(r#"[1,[]]"#, "5b0200000069010000005b00000000")]
     #[case(r#"{"a":null}"#, "7b7501000000614e30")]

@@ -1422,8 +1422,27 @@ def library_exception(name):
     return type(last, (BASES.get(name, Exception),), {"__module__": module, "server_name": name})
 
 
+ENCODE_ERROR = re.compile(
+    r"'utf-8' codec can't encode characters? (?:'\\u(\w{4})' )?in position (\d+)(?:-(\d+))?: (.*)", re.DOTALL)
+
+
+def encode_error(message):
+    """The error of `str.encode` with that message, or None."""
+    found = ENCODE_ERROR.fullmatch(message)
+    if found is None:
+        return None
+    surrogate, first, last, reason = found.groups()
+    first, last = int(first), int(last or first)
+    text = "?" * first + chr(int(surrogate or "d800", 16)) * (last - first + 1)
+    return UnicodeEncodeError("utf-8", text, first, last + 1, reason)
+
+
 def build_exception(name, message):
     """The exception of that name, or RuntimeError("name: message")."""
+    if name == "UnicodeEncodeError":
+        exc = encode_error(message)
+        if exc is not None:
+            return exc
     special = {"CancelledError": asyncio.CancelledError, "ClientDisconnected": ClientDisconnected}
     kind = special.get(name) or getattr(builtins, name, None)
     if kind is KeyError:

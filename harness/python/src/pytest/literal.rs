@@ -33,6 +33,7 @@ impl Literals<'_> {
             Value::Float(value) if value.is_finite() => format!("{value:?}"),
             Value::Float(value) => format!("float({})", quote(&value.to_string())),
             Value::Str(value) => self.pieces(value.as_bytes(), "TOKEN", |piece| quote(&String::from_utf8_lossy(piece))),
+            Value::Surrogates(text) => format!("{}.decode('utf-8', 'surrogatepass')", quote_bytes(text.as_bytes())),
             Value::Bytes(value) => self.pieces(value, "TOKEN.encode()", quote_bytes),
             Value::List(items) => {
                 let items: Vec<String> = items.iter().map(|item| self.value(item)).collect();

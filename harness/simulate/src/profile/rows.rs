@@ -52,7 +52,7 @@ impl Profile {
             before_accept { raises returns close denial send unknown_event unoffered_subprotocol }
             after_accept {
                 raises returns accept_again send_after_close close_codes other_close_code long_close_reason empty_send
-                unknown_event close_reason
+                unencodable_text unknown_event close_reason
             }
             disconnect { with_code without_code without_frame after_own_close close_echo send }
             http { raises returns start ends_after_start without_length short_body long_body }
@@ -117,7 +117,7 @@ macro_rules! plain {
 
 plain! { bool u16 u64 String super::Denial super::CloseCodes super::CloseReason super::CloseEcho super::Start super::WithoutLength
 relapse_core::wire::assembly::TextCheck super::LengthCheck super::Connects Vec<super::Strictness> Vec<super::CompressionDeviation> relapse_core::asgi::event::MessageKeys super::ReadAhead
-super::FailedClose super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
+super::FailedClose super::UnencodableText super::Gone super::AfterDisconnect super::HttpBody super::HttpDisconnect super::Reuse
 super::ToldReason super::EmptyCheck super::ShortEnd super::StateTracking super::AfterReturns super::LoopOrder super::LoopWrites }
 
 impl ProfileValue for Option<Effect> {

@@ -248,6 +248,7 @@ impl EscapeSearch {
                 | Outbound::StartupFailed { .. }
                 | Outbound::ShutdownComplete
                 | Outbound::ShutdownFailed { .. }
+                | Outbound::Unencodable { .. }
                 | Outbound::Unknown(_),
             ) => self.is_pending = false,
             EventKind::Raised(_) => {

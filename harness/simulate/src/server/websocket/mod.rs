@@ -590,7 +590,13 @@ impl ServerConnection {
         let is_denied_at_once = self.call.desk().protocol.denial_framing.is_some();
         let returns = &self.profile.after_accept.returns;
         let hang_or_drop = if *returns == RefusalAnswer::Hang { returns } else { &RefusalAnswer::Drop };
-        let answer = match (self.phase(), result) {
+        let phase = match self.phase() {
+            ServerPhase::Closed if !self.is_lost && self.call.desk().protocol.has_unwritten_close() => {
+                ServerPhase::Open
+            }
+            phase => phase,
+        };
+        let answer = match (phase, result) {
             // It may be another connection's.
             (ServerPhase::Connecting | ServerPhase::Open, Err(exception)) if exception.is_client_disconnected() => {
                 &RefusalAnswer::Drop

@@ -22,7 +22,7 @@ use super::truncate;
 use crate::{
     profile::{
         AfterDisconnect, Both, CloseReason, Denial, Effect, EmptyCheck, FailedClose, Gone, Profile, RefusalAnswer,
-        Start, StateTracking, ToldReason,
+        Start, StateTracking, ToldReason, UnencodableText,
     },
     server::{add_server, call::Protocol, write_answer},
 };
@@ -149,8 +149,90 @@ pub(super) enum AppRefusal {
 impl Protocol for Negotiation {
     const KIND: ScopeType = ScopeType::Websocket;
 
-    // Long: an arm for each phase and event.
     fn take(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
+        match event {
+            Outbound::Unencodable { event, error } => self.take_unencodable(*event, error, outgoing),
+            event => self.take_event(event, outgoing),
+        }
+    }
+
+    fn takes_messages(&self) -> bool {
+        self.phase == ServerPhase::Open
+    }
+
+    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
+        if self.profile.sequence.keeps == StateTracking::Events {
+            return self.give_by_events(inbox);
+        }
+        inbox.extend(self.take_failed_close());
+        if self.profile.sequence.after_disconnect != AfterDisconnect::Always {
+            let event = inbox.pop_front();
+            self.is_behind &= !inbox.is_empty();
+            return event;
+        }
+        let event = inbox.pop_front().or_else(|| self.disconnect.clone());
+        if let Some(Inbound::WebsocketDisconnect { code, .. }) = &event {
+            let code = self.profile.disconnect.after_own_close.filter(|_| self.is_accepted).or(*code);
+            self.disconnect = Some(Inbound::WebsocketDisconnect { code, reason: None });
+        }
+        event
+    }
+
+    fn message_keys(&self) -> MessageKeys {
+        self.profile.sequence.message_keys
+    }
+
+    fn lose(&mut self) {
+        self.events.lost_before |= !self.events.completed;
+        self.events.completed = true;
+        let stays = matches!(self.phase, ServerPhase::Closed | ServerPhase::Denying);
+        if !(stays && self.profile.sequence.gone == Gone::Messages) {
+            self.phase = ServerPhase::Over;
+        }
+    }
+}
+
+impl Negotiation {
+    /// Takes an event whose text UTF-8 cannot encode. Only a server that is about to write the text looks at it.
+    fn take_unencodable(
+        &mut self,
+        mut event: Outbound,
+        error: Exception,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), Exception> {
+        let profile = Arc::clone(&self.profile);
+        let (after, sequence) = (&profile.after_accept, &profile.sequence);
+        let is_written = match &event {
+            Outbound::WebsocketSend { bytes, .. } => bytes.is_none() || sequence.both_send == Both::Text,
+            _ => after.close_reason == CloseReason::Kept,
+        };
+        let is_open = self.phase == ServerPhase::Open && !self.events.closed && !self.events.mute;
+        if !(is_open && is_written) {
+            return self.take_event(event, outgoing);
+        }
+        match (after.unencodable_text, &mut event) {
+            (UnencodableText::Raises, Outbound::WebsocketClose { code, reason }) => {
+                let raises = Effect::Raises { exception: error, then: None };
+                let result = self.fail_close(&raises, CloseCode(*code), reason);
+                if sequence.keeps == StateTracking::Stream {
+                    self.phase = ServerPhase::Closed;
+                }
+                result
+            }
+            (UnencodableText::Raises, _) => Err(error),
+            (UnencodableText::Emptied, event) => {
+                if let Outbound::WebsocketSend { text: Some(text), .. }
+                | Outbound::WebsocketClose { reason: text, .. } = event
+                {
+                    text.clear();
+                }
+                self.take_event(event.clone(), outgoing)
+            }
+        }
+    }
+
+    // Long: an arm for each phase and event.
+    fn take_event(&mut self, event: Outbound, outgoing: &mut Vec<u8>) -> Result<(), Exception> {
         let is_empty = matches!(event, Outbound::WebsocketSend { text: None, bytes: None });
         if is_empty && self.profile.sequence.empty_check == EmptyCheck::First {
             return self.suffer(&self.profile.after_accept.empty_send.clone(), event.name(ScopeType::Websocket));
@@ -216,43 +298,6 @@ impl Protocol for Negotiation {
         }
     }
 
-    fn takes_messages(&self) -> bool {
-        self.phase == ServerPhase::Open
-    }
-
-    fn give(&mut self, inbox: &mut VecDeque<Inbound>) -> Option<Inbound> {
-        if self.profile.sequence.keeps == StateTracking::Events {
-            return self.give_by_events(inbox);
-        }
-        inbox.extend(self.take_failed_close());
-        if self.profile.sequence.after_disconnect != AfterDisconnect::Always {
-            let event = inbox.pop_front();
-            self.is_behind &= !inbox.is_empty();
-            return event;
-        }
-        let event = inbox.pop_front().or_else(|| self.disconnect.clone());
-        if let Some(Inbound::WebsocketDisconnect { code, .. }) = &event {
-            let code = self.profile.disconnect.after_own_close.filter(|_| self.is_accepted).or(*code);
-            self.disconnect = Some(Inbound::WebsocketDisconnect { code, reason: None });
-        }
-        event
-    }
-
-    fn message_keys(&self) -> MessageKeys {
-        self.profile.sequence.message_keys
-    }
-
-    fn lose(&mut self) {
-        self.events.lost_before |= !self.events.completed;
-        self.events.completed = true;
-        let stays = matches!(self.phase, ServerPhase::Closed | ServerPhase::Denying);
-        if !(stays && self.profile.sequence.gone == Gone::Messages) {
-            self.phase = ServerPhase::Over;
-        }
-    }
-}
-
-impl Negotiation {
     pub(super) fn suffer(&mut self, effect: &Effect, detail: &str) -> Result<(), Exception> {
         match effect {
             Effect::Raises { exception, then } => {
@@ -446,6 +491,12 @@ impl Negotiation {
         self.denial = Some((status, headers, Vec::new()));
     }
 
+    /// Whether the application has closed for the server, which could not write the close.
+    pub(super) fn has_unwritten_close(&self) -> bool {
+        let is_closed = self.phase == ServerPhase::Closed && self.own_close.is_none();
+        is_closed && self.is_accepted && self.refusal.is_none() && !self.is_broken
+    }
+
     /// Whether a message with nothing in it is looked at before the state of the connection.
     pub(super) fn is_empty_first(&self, profile: &Profile) -> bool {
         let is_closed = self.is_closed_by_client || !self.is_accepted;
@@ -610,6 +661,9 @@ impl Negotiation {
             }
             (ServerPhase::Broken, Outbound::WebsocketSend { .. }) => lacks("connection"),
             (ServerPhase::Open, Outbound::WebsocketClose { code, reason }) => {
+                self.close(CloseCode(code), &reason, outgoing)
+            }
+            (ServerPhase::Closed, Outbound::WebsocketClose { code, reason }) if self.has_unwritten_close() => {
                 self.close(CloseCode(code), &reason, outgoing)
             }
             // Its own second close is swallowed.
