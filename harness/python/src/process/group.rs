@@ -18,12 +18,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
     confinement::{self, Confinement},
     descendants::{Process, ProcessTable, end_descendants, is_reaper, kill_all, kill_until_none},
+    starvation,
 };
 
 /// The groups that run.
@@ -92,6 +94,11 @@ impl Group {
     /// The process that was started.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// How long the first process has been ready to run without a processor, in all.
+    pub(super) fn queued(&self) -> Duration {
+        starvation::queued(self.child.id())
     }
 
     /// Sends a signal to the whole group.

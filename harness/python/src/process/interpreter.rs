@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::{
     confinement::Confinement,
     group::{Group, Printed},
-    marshal, program,
+    marshal, program, starvation,
 };
 use relapse::{
     deadline::Deadline,
@@ -53,6 +53,8 @@ const LOADER: &str = include_str!("loader.py");
 
 /// How long a stuck interpreter may take to say where it is.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+/// How long an interpreter usually takes to answer, at most.
+const AT_ONCE: Duration = Duration::from_millis(20);
 /// How often it is looked whether an interpreter on the real clock is stuck.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest answer: 20 MiB, for a message of 16 MiB, the most that a server takes, and what else the app does meanwhile.
@@ -237,8 +239,8 @@ struct RunningCalls {
     died: Option<AppError>,
     /// Threads and sockets that virtual time does not wait for.
     notes: Vec<Note>,
-    /// Since when an answer is owed, on the real clock.
-    owed: Option<Instant>,
+    /// Since when an answer is owed, on the real clock, and how long the interpreter had been queued for a processor by then.
+    owed: Option<(Instant, Duration)>,
     /// The application's event loop, in lockstep.
     event_loop: watch::Sender<EventLoop>,
     /// The seed of a connection, to be told with the next commands.
@@ -496,7 +498,8 @@ impl Interpreter {
         let Pipes { to, ear } = &mut *pipes;
         match ear {
             None => {
-                lock(&self.calls).owed.get_or_insert_with(Instant::now);
+                let queued = lock(&self.group).queued();
+                lock(&self.calls).owed.get_or_insert_with(|| (Instant::now(), queued));
                 // If this fails, the interpreter is gone, and the listener reports the reason.
                 let _ = say(to, &batch);
             }
@@ -576,8 +579,12 @@ fn framed(message: &Value) -> Vec<u8> {
 fn listen(mut ear: Ear, calls: &Mutex<RunningCalls>, blocked_limit: Duration) {
     loop {
         if ear.from.buffer().is_empty() && !is_readable(ear.from.get_ref(), LOOK_EVERY) {
-            let is_stuck = lock(calls).owed.is_some_and(|since| since.elapsed() > blocked_limit);
-            if is_stuck {
+            let owed = lock(calls).owed;
+            let is_stuck = |(since, before): (Instant, Duration)| {
+                let queued = lock(&ear.group).queued().saturating_sub(before);
+                starvation::left(blocked_limit, since.elapsed(), queued).is_zero()
+            };
+            if owed.is_some_and(is_stuck) {
                 let trouble = ear.stuck(blocked_limit);
                 return lock(calls).die(trouble);
             }
@@ -635,7 +642,7 @@ impl Ear {
     fn read(&mut self, into: &mut [u8], limit: Duration) -> Result<(), AppError> {
         let mut filled = 0;
         while filled < into.len() {
-            if self.from.buffer().is_empty() && !is_readable(self.from.get_ref(), limit) {
+            if self.from.buffer().is_empty() && !self.is_readable(limit) {
                 return Err(self.stuck(limit));
             }
             match self.from.read(&mut into[filled..]) {
@@ -646,6 +653,25 @@ impl Ear {
             }
         }
         Ok(())
+    }
+
+    /// Whether something can be read within the limit, in which the time does not count that it is queued for a processor.
+    fn is_readable(&self, limit: Duration) -> bool {
+        // Almost always it answers at once.
+        if is_readable(self.from.get_ref(), AT_ONCE.min(limit)) {
+            return true;
+        }
+        let queued_before = lock(&self.group).queued();
+        let (mut waited, mut left) = (Duration::ZERO, limit);
+        while !left.is_zero() {
+            if is_readable(self.from.get_ref(), left) {
+                return true;
+            }
+            waited += left;
+            let queued = lock(&self.group).queued().saturating_sub(queued_before);
+            left = starvation::left(limit, waited, queued);
+        }
+        false
     }
 
     /// It did not answer: where it is stuck, as far as it tells, and its end.

@@ -14,6 +14,7 @@ mod marshal;
 mod printed;
 mod program;
 mod server;
+mod starvation;
 mod venv;
 
 use std::future::{Future, poll_fn};
