@@ -2,6 +2,7 @@
 
 mod asked; // commands on apps, files and signals
 mod clients; // clients that never do what a client should
+mod hunts; // hunts that a time ends
 mod modes; // the list of everything hostile, by name
 mod peer; // servers that never do what a server should
 mod servers_real; // the servers themselves, held against their profiles

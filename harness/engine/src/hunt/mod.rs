@@ -447,6 +447,12 @@ impl ToldFindings<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The end of looking for more: a part of the time is for what is found.
+    fn looking_deadline(&self, whole: Deadline) -> Deadline {
+        let (numerator, denominator) = LOOKING_PART;
+        if self.found().is_empty() { whole } else { whole.part(numerator, denominator) }
+    }
+
     /// The first of these findings that is new, where it is to be told.
     fn first_new<'l>(&self, looked: &'l [Complaint]) -> Option<&'l FindingKey> {
         let mut found = self.found();
@@ -488,7 +494,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
         if jobs == 0 {
             unfinished.cases += hunt.cases - end;
         }
-        if jobs == 0 || state.is_over() || hunt.deadline.is_over() {
+        if jobs == 0 || state.is_over() || told.looking_deadline(hunt.deadline).is_over() {
             break;
         }
         team.learn(end, &mut whole);
@@ -576,7 +582,7 @@ impl Team<'_> {
         }
         if unfinished.starts > 0 {
             // The cases that are left when a hunt ends early are not left out because of the app.
-            let ends_early = self.state.is_over() || hunt.deadline.is_over();
+            let ends_early = self.state.is_over() || self.told.looking_deadline(hunt.deadline).is_over();
             unfinished.cases = failed_at + if ends_early { 0 } else { queue.left() };
         }
         Ok((whole, unfinished))
@@ -977,12 +983,10 @@ impl<'h> Worker<'h> {
         !self.looking_deadline().is_over()
     }
 
-    /// The end of looking for more: a part of the time is for what is found.
+    /// The end of looking for more.
     fn looking_deadline(&self) -> Deadline {
         let deadline = self.hunt.deadline;
-        let has_found = self.told().is_some_and(|told| !told.found().is_empty());
-        let (numerator, denominator) = LOOKING_PART;
-        if has_found { deadline.part(numerator, denominator) } else { deadline }
+        self.told().map_or(deadline, |told| told.looking_deadline(deadline))
     }
 
     /// The target of the user's own that it hunts on.
