@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use relapse_core::{
     asgi::{
         event::{Inbound, Outbound},
@@ -12,11 +13,17 @@ use relapse_core::{
         value::{SurrogateText, Value},
     },
     client::step::{Action, Awaited, Request, Step},
-    judge::classify,
-    record::transcript::{EventKind, Transcript},
-    wire::close_code::CloseCode,
+    judge::{cause::Cause, classify, outcome::Class},
+    record::{
+        service::{Service, TargetKind},
+        transcript::{EventKind, Transcript},
+    },
+    wire::{
+        close_code::CloseCode,
+        head_limit::{HeadLimit, HeadPart, LimitedRequests},
+    },
 };
-use relapse_simulate::profile::Reception;
+use relapse_simulate::profile::{Profile, Reception, RefusalAnswer};
 use rstest::rstest;
 
 use crate::support::{Ends, Scripted, converse, profile};
@@ -291,4 +298,123 @@ fn an_app_that_ignores_the_end_of_its_client_waits(#[case] server: &str) {
     let is_over =
         transcript.events.iter().any(|event| matches!(event.what, EventKind::Returned | EventKind::Raised(_)));
     assert!(!is_over, "the call goes on");
+}
+
+/// An application that accepts every WebSocket, and answers every request.
+fn welcoming() -> Arc<Scripted> {
+    Scripted::new(|scope, mut ends: Ends| async move {
+        ends.receive().await?;
+        if scope.str("type")? == "http" {
+            ends.send(Outbound::ResponseStart { status: 200, headers: Vec::new() }).await?;
+            return ends.send(Outbound::ResponseBody { body: Vec::new(), more_body: false }).await;
+        }
+        ends.send(accept(None)).await?;
+        while !matches!(ends.receive().await?, Inbound::WebsocketDisconnect { .. }) {}
+        Ok(())
+    })
+}
+
+/// A request that has so many bytes, or fields, more in one part of its head.
+fn grown(part: HeadPart, more: usize) -> Request {
+    let mut request = Request::standard("GET", "/");
+    let name = |number: usize| Bytes::from(format!("x-{number:04}"));
+    let value = |bytes: usize| Bytes::from(vec![b'a'; bytes]);
+    match part {
+        HeadPart::Line | HeadPart::Target => request.query = vec![b'q'; more],
+        HeadPart::Field => request.headers.push((name(0), value(more))),
+        HeadPart::Fields => request.headers.extend((0..more).map(|number| (name(number), value(1)))),
+        HeadPart::Head | HeadPart::Lines => {
+            // Less than any limit on a field.
+            let fields = more.div_ceil(8000);
+            let bytes = |number| more / fields + usize::from(number < more % fields);
+            request.headers.extend((0..fields).map(|number| (name(number), value(bytes(number)))));
+        }
+    }
+    request
+}
+
+/// The transcript of a request whose head counts this for a part.
+fn counted(profile: &Arc<Profile>, limit: HeadLimit, is_upgrade: bool, count: usize) -> Transcript {
+    let mut more = count;
+    for _ in 0..4 {
+        let request = grown(limit.of, more);
+        let action = if is_upgrade { Action::Open(request) } else { Action::Request(request) };
+        let transcript = converse(welcoming(), profile, &[step(action)]);
+        let sent = transcript.events.iter().find_map(|event| match &event.what {
+            EventKind::RequestSent { head, .. } => Some(limit.of.count(head)),
+            _ => None,
+        });
+        let sent = sent.expect("a request was sent");
+        if sent == count {
+            return transcript;
+        }
+        // The rest of the head counts too.
+        more = more + count - sent;
+    }
+    panic!("no head counts {count} for {limit:?}");
+}
+
+/// A head within each limit passes, or meets another limit; one just over it is refused as the profile says, and the
+/// application never hears of it.
+#[test]
+fn a_head_over_a_limit_is_refused_by_the_server() {
+    let mut limits = 0;
+    for profile in relapse::discover::servers().unwrap() {
+        for (limit, over) in profile.limits.all() {
+            for is_upgrade in [true, false] {
+                limits += 1;
+                let told = format!("{} {limit:?}, upgrade {is_upgrade}", profile.name);
+                let refused = |transcript: &Transcript| {
+                    transcript.events.iter().find_map(|event| match &event.what {
+                        EventKind::RequestRefused { excess, .. } => excess.map(|excess| excess.limit),
+                        _ => None,
+                    })
+                };
+                let is_called = |transcript: &Transcript| {
+                    transcript.events.iter().any(|event| matches!(event.what, EventKind::Called { .. }))
+                };
+                let within = counted(&profile, limit, is_upgrade, limit.most);
+                assert_ne!(refused(&within), Some(limit), "{told}");
+                assert_ne!(is_called(&within), refused(&within).is_some(), "{told}");
+                let beyond = counted(&profile, limit, is_upgrade, limit.most + 1);
+                if !is_upgrade && limit.on == LimitedRequests::Upgrade {
+                    assert!(is_called(&beyond), "{told}");
+                    continue;
+                }
+                assert_eq!(refused(&beyond), Some(limit), "{told}");
+                assert!(!is_called(&beyond), "{told}");
+                let outcome = classify::readings(&beyond)[0].outcome();
+                assert_eq!((outcome.cause, outcome.class), (Cause::Server, Class::RefusedRequest), "{told}");
+                let expected = match over {
+                    RefusalAnswer::Http { status, .. } => format!("http {status}"),
+                    RefusalAnswer::Hang => "hang".to_owned(),
+                    RefusalAnswer::Drop | RefusalAnswer::Close { .. } => "drop (1006)".to_owned(),
+                };
+                assert_eq!(outcome.ending.to_string(), expected, "{told}");
+            }
+        }
+    }
+    assert!(limits > 0, "no profile has a limit");
+}
+
+/// Behind a real server only the silence is seen: it is the server's own where the head is over a limit that is known.
+#[test]
+fn a_real_server_is_silent_on_its_own_account_where_a_head_is_over_its_limits() {
+    let profile = profile("uvicorn-0.54");
+    let (limit, _) = profile.limits.all().find(|(limit, _)| limit.of == HeadPart::Line).unwrap();
+    let mut seen = counted(&profile, limit, true, limit.most + 1);
+    seen.events.retain(|event| !matches!(event.what, EventKind::RequestRefused { .. }));
+    let judged = |head_limits: &[HeadLimit]| {
+        let service = Service {
+            kind: TargetKind::Served,
+            head_limits: head_limits.to_vec(),
+            ..Service::unknown(TargetKind::Served)
+        };
+        let transcript = Transcript { service, ..seen.clone() };
+        let outcome = classify::readings(&transcript)[0].outcome();
+        (outcome.cause, outcome.class)
+    };
+    assert_eq!(judged(&[limit]), (Cause::Server, Class::RefusedRequest));
+    assert_eq!(judged(&[]), (Cause::Hang, Class::Hang));
+    assert_eq!(judged(&[HeadLimit { most: limit.most + 1, ..limit }]), (Cause::Hang, Class::Hang));
 }

@@ -15,6 +15,7 @@ use relapse_python::{
     process::{Epoch, Installation as PythonInstallation, Server as PythonServer, ServerChoice, Site as PythonSite},
     served::Served,
 };
+use relapse_core::wire::head_limit::HeadLimit;
 use relapse_simulate::{clock::Runtime, profile::Profile};
 
 use super::{RouteGuessing, TargetContext};
@@ -24,8 +25,19 @@ use crate::{interrupt::end_interpreters_with_us, output::note, server};
 enum FrontChoice {
     /// One of the known servers, played by its profile.
     Profile(Arc<Profile>, PythonSite),
-    /// A real one.
-    Server(ServerChoice, PythonSite),
+    /// A real one, with the limits that servers like it put on the heads of requests.
+    Server(ServerChoice, Vec<HeadLimit>, PythonSite),
+}
+
+/// The limits of every profile of such a server on the heads of requests.
+fn known_limits(server: &ServerChoice) -> Result<Vec<HeadLimit>> {
+    let profiles = servers()?.into_iter().filter(|profile| {
+        profile.choice.parse::<ServerChoice>().is_ok_and(|known| {
+            let is_other = |own: &Option<String>, known: &Option<String>| own.is_some() && own != known;
+            known.software == server.software && !is_other(&server.implementation, &known.implementation)
+        })
+    });
+    Ok(profiles.flat_map(|profile| profile.limits.all().map(|(limit, _)| limit).collect::<Vec<_>>()).collect())
 }
 
 /// Starts an interpreter with an application in it.
@@ -47,7 +59,8 @@ pub(super) fn launcher(
     let behind = match context.python.server.clone() {
         Some(server) => {
             let python = server.interpreter(&site.python, origin, &note)?;
-            FrontChoice::Server(server, PythonSite { python, ..site })
+            let limits = known_limits(&server)?;
+            FrontChoice::Server(server, limits, PythonSite { python, ..site })
         }
         None => {
             let profile = match context.profile {
@@ -59,12 +72,13 @@ pub(super) fn launcher(
     };
     Ok(Box::new(move |runtime: &Runtime| {
         let (mut reached, introduction) = match &behind {
-            FrontChoice::Server(server, site) => {
+            FrontChoice::Server(server, limits, site) => {
                 let (site, server, front) = (site.clone(), server.clone(), Front::Server(server.to_string()));
                 let start_limit = site.start_limit;
                 let installation = PythonInstallation { site, server, flags: Vec::new(), start_limit };
                 let (server, introduction) = runtime.block_on(PythonServer::start(installation))?;
-                (External::new(Served::new(server, &binding, token.clone()), front), introduction)
+                let served = Served::new(server, &binding, token.clone()).limited(limits.clone());
+                (External::new(served, front), introduction)
             }
             FrontChoice::Profile(profile, site) => {
                 let launched = PythonTarget::launch(site.clone(), &binding, token.clone(), Arc::clone(profile), seed);

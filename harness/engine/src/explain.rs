@@ -353,6 +353,8 @@ fn situations(profile: &Profile, reading: &Exchange<'_>, ending: &Ending) -> Vec
     let is_upgrade = reading.request.is_some_and(|head| header(&head.headers, "upgrade").is_some());
     let opened =
         reading.events.iter().find(|event| matches!(&event.what, EventKind::ResponseSeen(head) if head.status == 101));
+    let exceeded = reading.request.and_then(|head| profile.limits.exceeded(head, is_upgrade));
+    possible.add_by(exceeded.map(|(_, over)| over).filter(|_| opened.is_none()), Cause::Server);
     match (is_upgrade, opened) {
         (false, _) => possible.add_of_request(profile),
         (true, None) => possible.add_before_accept(profile),

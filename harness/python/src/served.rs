@@ -21,6 +21,7 @@ use relapse_core::{
         service::{Service, TargetKind},
         transcript::Leftovers,
     },
+    wire::head_limit::HeadLimit,
 };
 use relapse_simulate::{
     application::BoxFuture,
@@ -43,6 +44,11 @@ impl Served {
     pub fn new(server: Server, binding: &ServiceFile, valid: String) -> Served {
         let service = Service { kind: TargetKind::Served, ..binding.service() };
         Served { server: Arc::new(server), service, tokens: Tokens::of(binding, valid) }
+    }
+
+    /// The same behind a server with these limits on the heads of requests.
+    pub fn limited(self, head_limits: Vec<HeadLimit>) -> Served {
+        Served { service: Service { head_limits, ..self.service }, ..self }
     }
 
     /// The server.

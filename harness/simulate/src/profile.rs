@@ -13,6 +13,8 @@ use relapse_core::{
         assembly::TextCheck,
         close_code::CloseCode,
         deflate::{DeflateParameters, WindowBits},
+        head::RequestHead,
+        head_limit::{HeadExcess, HeadLimit, HeadPart, LimitedRequests},
     },
 };
 
@@ -66,6 +68,9 @@ pub struct Profile {
     /// Compressed messages. A server of which nothing is said declines them.
     #[serde(default)]
     pub compression: CompressionRules,
+    /// The limits on the head of a request.
+    #[serde(default)]
+    pub limits: HeadLimits,
     /// Pings of the server's own.
     pub keepalive: Keepalive,
     /// The server's acts while an app keeps the event loop to itself.
@@ -772,6 +777,80 @@ impl CompressionRules {
     /// Whether it deviates so.
     pub fn deviates(&self, how: CompressionDeviation) -> bool {
         self.deviations.contains(&how)
+    }
+}
+
+/// The limits on the head of a request. A request over one does not reach the application; of several, the first one here
+/// counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadLimits {
+    /// The bytes of the whole head. Servers look at them after each read of a head that is not whole yet, so that the most
+    /// depends on how reads cut it: up to a read less, which is 64 KiB on loopback.
+    #[serde(default)]
+    pub head: Option<LimitRule>,
+    /// The bytes of the request line, with its CRLF.
+    #[serde(default)]
+    pub line: Option<LimitRule>,
+    /// The bytes of the request target.
+    #[serde(default)]
+    pub target: Option<LimitRule>,
+    /// The bytes of each field line, with its CRLF.
+    #[serde(default)]
+    pub field: Option<LimitRule>,
+    /// The number of fields.
+    #[serde(default)]
+    pub fields: Option<LimitRule>,
+    /// The bytes of the request line and of all field lines, without their CRLFs.
+    #[serde(default)]
+    pub lines: Option<LimitRule>,
+}
+
+/// A limit on a part of the head of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRule {
+    /// The requests that it concerns.
+    pub on: LimitedRequests,
+    /// The largest count that passes, in bytes or fields.
+    pub most: usize,
+    /// The answer to a request that is over it.
+    pub over: RefusalAnswer,
+}
+
+impl LimitRule {
+    /// Reads a rule as a profile's file has it, as in `{ on = "any", most = 100, over = { answer = "drop" } }`.
+    pub fn parse(value: &str) -> Option<LimitRule> {
+        LimitRule::deserialize(toml::de::ValueDeserializer::parse(value).ok()?).ok()
+    }
+}
+
+impl HeadLimits {
+    /// Every limit with its answer, in the order in which they count.
+    pub fn all(&self) -> impl Iterator<Item = (HeadLimit, &RefusalAnswer)> {
+        let all = [
+            (HeadPart::Head, &self.head),
+            (HeadPart::Line, &self.line),
+            (HeadPart::Target, &self.target),
+            (HeadPart::Field, &self.field),
+            (HeadPart::Fields, &self.fields),
+            (HeadPart::Lines, &self.lines),
+        ];
+        all.into_iter().filter_map(|(of, rule)| {
+            rule.as_ref().map(|LimitRule { on, most, over }| (HeadLimit { of, on: *on, most: *most }, over))
+        })
+    }
+
+    /// The limit on whole heads that a head with so many bytes is over, which has not come whole.
+    pub fn exceeded_by(&self, count: usize) -> Option<(HeadExcess, &RefusalAnswer)> {
+        let of_head = self.all().filter(|(limit, _)| limit.of == HeadPart::Head && limit.on == LimitedRequests::Any);
+        let mut exceeded = of_head.filter(|(limit, _)| count > limit.most);
+        exceeded.next().map(|(limit, over)| (HeadExcess { limit, count }, over))
+    }
+
+    /// The first limit that a head is over, with its answer.
+    pub fn exceeded(&self, head: &RequestHead, is_upgrade: bool) -> Option<(HeadExcess, &RefusalAnswer)> {
+        self.all().find_map(|(limit, over)| limit.excess(head, is_upgrade).map(|excess| (excess, over)))
     }
 }
 

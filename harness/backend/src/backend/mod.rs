@@ -256,6 +256,7 @@ impl Backend {
             is_public: false,
             needed_to_start: Names::Compiled(NEEDED_TO_START),
             checks: DeliveryRetried { attempts: agent::delivery(self.environment()).0 as usize }.into(),
+            head_limits: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use crate::{judge::check::Checks, record::redact::Redactor};
+use crate::{judge::check::Checks, record::redact::Redactor, wire::head_limit::HeadLimit};
 
 /// A list of names: compiled in, or read from a file. A copy shares the list.
 #[derive(Debug, Clone)]
@@ -132,6 +132,8 @@ pub struct Service {
     pub needed_to_start: Names,
     /// Its own checks.
     pub checks: Checks,
+    /// The limits of a real server in front of it on the heads of requests.
+    pub head_limits: Vec<HeadLimit>,
 }
 
 impl Service {
@@ -156,6 +158,7 @@ impl Service {
             is_public: true,
             needed_to_start: Names::NONE,
             checks: Checks::NONE,
+            head_limits: Vec::new(),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::{
     wire::{
         frame::{Frame, FrameError},
         head::{RequestHead, ResponseHead},
+        head_limit::HeadExcess,
     },
 };
 
@@ -78,6 +79,17 @@ pub enum Level {
     Warning,
     /// A fault of the service.
     Error,
+}
+
+/// How a server refuses a request on its own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServerRefusal {
+    /// It answers with this status.
+    Status(u16),
+    /// It closes the connection without an answer.
+    Closed,
+    /// It leaves the client waiting.
+    Silence,
 }
 
 /// How a response body ended.
@@ -273,8 +285,10 @@ pub enum EventKind {
     },
     /// The front refused a request on its own account.
     RequestRefused {
-        /// The status it answered with.
-        status: u16,
+        /// What the client got.
+        refusal: ServerRefusal,
+        /// The limit that the request's head is over, where that is the reason.
+        excess: Option<HeadExcess>,
     },
     /// The front called the application.
     Called {

@@ -1,5 +1,7 @@
 //! Request and response heads of HTTP/1.1, kept as the bytes that crossed the wire.
 
+use std::mem::MaybeUninit;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use sha1_smol::Sha1;
@@ -9,9 +11,12 @@ use crate::asgi::value::escape_bytes;
 /// Header fields in the order they were written: name and value as bytes, names in their own case.
 pub type Headers = Vec<(Bytes, Bytes)>;
 
-/// The largest head either side reads, in bytes (h11's default limit).
+/// The largest head of an answer that is read, in bytes.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 128;
+/// The largest head of a request that is read, in bytes. It is above the limits of every known server.
+const REQUEST_BYTES_MAX: usize = 512 * 1024;
+const REQUEST_FIELDS_MAX: usize = 1024;
 
 /// A request line and its header fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub struct ResponseHead {
 pub enum HeadError {
     /// Not HTTP/1; says what is wrong with it.
     Malformed(String),
-    /// Larger than [`HEAD_BYTES_MAX`] or more than 128 header fields.
+    /// More bytes or header fields than are read.
     TooLarge,
 }
 
@@ -91,9 +96,9 @@ impl RequestHead {
     /// # Errors
     /// When the bytes are no HTTP/1 head, or too many.
     pub fn decode(input: &[u8]) -> Result<Option<(RequestHead, usize)>, HeadError> {
-        let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut request = httparse::Request::new(&mut fields);
-        match request.parse(input) {
+        let mut fields = [const { MaybeUninit::uninit() }; REQUEST_FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(input, &mut fields) {
             Ok(httparse::Status::Complete(length)) => {
                 let parts = Parts::copy(&input[..length]);
                 let head = RequestHead {
@@ -104,7 +109,7 @@ impl RequestHead {
                 };
                 Ok(Some((head, length)))
             }
-            Ok(httparse::Status::Partial) if input.len() >= HEAD_BYTES_MAX => Err(HeadError::TooLarge),
+            Ok(httparse::Status::Partial) if input.len() >= REQUEST_BYTES_MAX => Err(HeadError::TooLarge),
             Ok(httparse::Status::Partial) => Ok(None),
             Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
             Err(error) => Err(HeadError::Malformed(error.to_string())),

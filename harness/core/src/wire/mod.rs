@@ -8,5 +8,6 @@ pub mod deflate;
 pub mod frame;
 pub mod frame_header;
 pub mod head;
+pub mod head_limit;
 pub mod message;
 pub mod percent;

@@ -11,7 +11,7 @@ use relapse_core::{
     fault::Fault,
     record::{
         redact::Redactor,
-        transcript::{Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, Transcript},
+        transcript::{Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, ServerRefusal, Transcript},
     },
     wire::{
         deflate::RSV1,
@@ -252,7 +252,15 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
         EventKind::FaultFired { index, detail, .. } => {
             format!("!   {}: {detail}", faults.get(*index).map_or("", |fault| fault.kind.place().name()))
         }
-        EventKind::RequestRefused { status } => format!("    server refuses on its own account: {status}"),
+        EventKind::RequestRefused { refusal, excess } => {
+            let answer = match refusal {
+                ServerRefusal::Status(status) => status.to_string(),
+                ServerRefusal::Closed => "closes without an answer".to_owned(),
+                ServerRefusal::Silence => "no answer".to_owned(),
+            };
+            let reason = excess.iter().map(|excess| format!(" ({excess})")).collect::<String>();
+            format!("    server refuses on its own account: {answer}{reason}")
+        }
         EventKind::CutShort => "    server: stops, and does not wait for this".to_owned(),
         EventKind::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
         EventKind::Called { kind, .. } if full => format!("    app called ({})", kind.name()),

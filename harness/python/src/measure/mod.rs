@@ -1,5 +1,6 @@
 //! Measures how a real server treats an application, row by row, as a profile has it.
 
+mod limits;
 mod rows;
 mod seen;
 
@@ -35,7 +36,7 @@ use relapse_core::{
 };
 use relapse_simulate::{
     clock::Clock,
-    profile::{Profile, ProfileRow},
+    profile::{LimitRule, Profile, ProfileRow},
     recorder::Recorder,
 };
 
@@ -143,13 +144,24 @@ const TIMES: [(&str, &str, i64); 3] = [
 /// How far such a time may come from what the server was told: daphne looks every 2 s, and hypercorn takes some to end.
 const TIME_TOLERANCE_S: i64 = 5;
 
+/// Whether two limits on whole heads may be the same. Servers look at a head after each read, so that reads decide how much
+/// more than its limit comes in: up to half of it.
+fn is_limit_near(known: &Option<String>, measured: &Option<String>) -> bool {
+    let rule = |value: &Option<String>| LimitRule::parse(value.as_ref()?);
+    rule(known).zip(rule(measured)).is_some_and(|(known, measured)| {
+        let is_near = known.most.abs_diff(measured.most) <= known.most / 2;
+        is_near && LimitRule { most: known.most, ..measured } == known
+    })
+}
+
 /// Whether a row is measured as it is known.
 fn is_as_known(known: &ProfileRow, measured: &Option<String>) -> bool {
     let time = TIMES.iter().find(|(section, key, _)| (*section, *key) == (known.section, known.key));
     let times = positive(&known.value).zip(positive(measured)).zip(time);
     let is_near =
         times.is_some_and(|((known, measured), (.., unit))| (known - measured).abs() <= TIME_TOLERANCE_S * unit);
-    is_near || known.value == *measured
+    let is_of_head = (known.section, known.key) == ("limits", "head");
+    is_near || (is_of_head && is_limit_near(&known.value, measured)) || known.value == *measured
 }
 
 fn positive(value: &Option<String>) -> Option<i64> {
@@ -328,6 +340,18 @@ mod tests {
 
     fn known(key: &'static str, value: &str) -> ProfileRow {
         ProfileRow { section: "keepalive", key, value: Some(value.to_owned()) }
+    }
+
+    #[test]
+    fn a_limit_on_heads_is_measured_as_near_as_reads_cut_it() {
+        let limit = |most: usize| format!("{{ on = \"any\", most = {most}, over = {{ answer = \"drop\" }} }}");
+        let known = ProfileRow { section: "limits", key: "head", value: Some(limit(131_072)) };
+        assert!(is_as_known(&known, &Some(limit(127_973))));
+        assert!(!is_as_known(&known, &Some(limit(65_535))));
+        assert!(!is_as_known(&known, &Some(limit(127_973).replace("drop", "hang"))));
+        assert!(!is_as_known(&known, &None));
+        let line = ProfileRow { section: "limits", key: "line", value: Some(limit(8192)) };
+        assert!(!is_as_known(&line, &Some(limit(8191))));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Bench, LOOK_AGAIN, PATIENCE, RunningServer, Scene, request,
+    Bench, LOOK_AGAIN, PATIENCE, RunningServer, Scene,
+    limits::limits,
+    request,
     seen::{answer, answer_header, close, close_effect, effect, effect_on_app, head, message, reception, told},
 };
 use crate::process::ServerSoftware;
@@ -43,7 +45,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    fn put(&mut self, section: &'static str, key: &'static str, value: &impl ProfileValue) {
+    pub(super) fn put(&mut self, section: &'static str, key: &'static str, value: &impl ProfileValue) {
         self.rows.insert((section, key), value.written());
     }
 }
@@ -78,6 +80,8 @@ pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
         rows.rows.extend(part.rows);
         rows.server_header += &part.server_header;
     }
+    // They take every turn of a server that they get.
+    rows.rows.extend(limits(&plain).await.rows);
     Ok(rows)
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Both, Effect, Profile, Reception, RefusalAnswer, StopFate};
+use super::{Both, Effect, LimitRule, Profile, Reception, RefusalAnswer, StopFate};
 use relapse_core::asgi::exception::Exception;
 
 /// One row of a profile: its section, its key, and its value as the file has it; nothing where the file leaves it out.
@@ -60,6 +60,7 @@ impl Profile {
             compression {
                 accepts server_max_window_bits client_max_window_bits after_final_block deviations
             }
+            limits { head line target field fields lines }
             keepalive { ping_interval_ms pong_timeout_ms expired application_sees }
             blocked_loop { order writes }
             shutdown {
@@ -123,6 +124,14 @@ super::ToldReason super::EmptyCheck super::ShortEnd super::StateTracking super::
 impl ProfileValue for Option<Effect> {
     fn written(&self) -> Option<String> {
         self.as_ref().and_then(ProfileValue::written)
+    }
+}
+
+impl ProfileValue for Option<LimitRule> {
+    fn written(&self) -> Option<String> {
+        let LimitRule { on, most, over } = self.as_ref()?;
+        let on = toml::Value::try_from(on).ok()?;
+        Some(format!("{{ on = {on}, most = {most}, over = {} }}", over.written()?))
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn serve(
         refused => {
             let status = refused.map_or_else(|status| status, |_| 413);
             let answer = RefusalAnswer::Http { status, content_type: String::new(), body: String::new() };
-            refuse(wire, &answer, profile, scribe).await;
+            refuse(wire, &answer, profile, scribe, None).await;
             return false;
         }
     };

@@ -23,8 +23,11 @@ use crate::{
     recorder::ExchangeRecorder,
 };
 use relapse_core::{
-    record::transcript::{Actor, EventKind},
-    wire::head::{HeadError, Headers, RequestHead, ResponseHead, field},
+    record::transcript::{Actor, EventKind, ServerRefusal},
+    wire::{
+        head::{HeadError, Headers, RequestHead, ResponseHead, field},
+        head_limit::HeadExcess,
+    },
 };
 
 /// Serves one connection to its end: any number of HTTP requests, and a WebSocket behind them. Where the life of the process is
@@ -55,7 +58,16 @@ pub async fn serve(
         let scribe = scribe.of_request(requests);
         requests += 1;
         let application = Arc::clone(&application);
-        match upgrade::receive(&head, &profile.handshake) {
+        let reception = upgrade::receive(&head, &profile.handshake);
+        if let Some((excess, over)) = profile.limits.exceeded(&head, reception != Reception::Http) {
+            tokio::select! {
+                biased;
+                () = refuse(&mut wire, over, &profile, &scribe, Some(excess)) => {}
+                () = stop.exit() => {}
+            }
+            break;
+        }
+        match reception {
             Reception::Accepted => {
                 match websocket::serve(wire, head, application, Arc::clone(&profile), scribe, stop).await {
                     Some(kept) => (wire, stop) = kept,
@@ -68,7 +80,7 @@ pub async fn serve(
                 }
             }
             Reception::Refused(answer) => {
-                refuse(&mut wire, &answer, &profile, &scribe).await;
+                refuse(&mut wire, &answer, &profile, &scribe, None).await;
                 break;
             }
         }
@@ -93,29 +105,44 @@ async fn read_head(
                 return Some(head);
             }
             Ok(None) if wire.has_ended() => return None,
-            Ok(None) => {
-                wire.progress().await;
-            }
+            Ok(None) => match profile.limits.exceeded_by(wire.incoming.len()) {
+                Some((excess, over)) => {
+                    refuse(wire, over, profile, &scribe.of_request(number), Some(excess)).await;
+                    return None;
+                }
+                None => {
+                    wire.progress().await;
+                }
+            },
             Err(error) => {
                 let status = if error == HeadError::TooLarge { 431 } else { 400 };
                 let body = "Invalid HTTP request received.".to_owned();
                 let answer = RefusalAnswer::Http { status, content_type: "text/plain; charset=utf-8".to_owned(), body };
-                refuse(wire, &answer, profile, &scribe.of_request(number)).await;
+                refuse(wire, &answer, profile, &scribe.of_request(number), None).await;
                 return None;
             }
         }
     }
 }
 
-/// Answers a request on the server's own account.
-async fn refuse(wire: &mut Wire, answer: &RefusalAnswer, profile: &Profile, scribe: &ExchangeRecorder) {
-    match answer {
-        RefusalAnswer::Http { status, .. } => {
-            scribe.record(Actor::Front, EventKind::RequestRefused { status: *status });
-            write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed);
-        }
-        RefusalAnswer::Hang => wait_for_end(wire).await,
-        RefusalAnswer::Close { .. } | RefusalAnswer::Drop => {}
+/// Answers a request on the server's own account; the limit that its head is over is told where that is the reason.
+async fn refuse(
+    wire: &mut Wire,
+    answer: &RefusalAnswer,
+    profile: &Profile,
+    scribe: &ExchangeRecorder,
+    excess: Option<HeadExcess>,
+) {
+    let refusal = match answer {
+        RefusalAnswer::Http { status, .. } => ServerRefusal::Status(*status),
+        RefusalAnswer::Hang => ServerRefusal::Silence,
+        RefusalAnswer::Close { .. } | RefusalAnswer::Drop => ServerRefusal::Closed,
+    };
+    scribe.record(Actor::Front, EventKind::RequestRefused { refusal, excess });
+    match refusal {
+        ServerRefusal::Status(_) => write_answer(&mut wire.outgoing, answer, profile, Reuse::Closed),
+        ServerRefusal::Silence => wait_for_end(wire).await,
+        ServerRefusal::Closed => {}
     }
 }
 

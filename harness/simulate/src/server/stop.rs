@@ -26,6 +26,11 @@ impl StopNotice {
         Poll::Ready(stands)
     }
 
+    /// Waits until the process is gone; for ever if it is not watched.
+    pub(super) async fn exit(&mut self) {
+        while self.next().await != Life::Exited {}
+    }
+
     pub(super) async fn next(&mut self) -> Life {
         poll_fn(|cx| self.poll_next(cx)).await
     }

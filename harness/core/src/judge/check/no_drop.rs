@@ -2,6 +2,7 @@
 
 use super::{Harm, Property, RunView, Violation};
 use crate::judge::{
+    cause::Cause,
     classify::Exchange,
     outcome::{Ending, Outcome},
 };
@@ -20,6 +21,8 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
 fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<Violation> {
     let cause = outcome.cause.to_string();
     match outcome.ending {
+        // A server that closes on a request of its own accord never called the application.
+        Ending::Drop if outcome.cause == Cause::Server => None,
         Ending::Drop => {
             let message = format!("the connection ended without a close frame; clients report 1006 ({cause})");
             Some(reading.violation(cause, message))

@@ -71,11 +71,13 @@ impl<'a> Exchange<'a> {
         is_in_vain && first.is_some_and(|event| matches!(event.what, EventKind::DeadlinePassed { .. }))
     }
 
-    /// Whether a real server answered, and neither called the application nor was spared the answer by the edge.
+    /// Whether a real server answered, or was asked for more than it takes, and neither called the application nor was
+    /// spared the answer by the edge.
     fn is_refused_by_real_server(&self) -> bool {
         let is_answered = self.response.is_some_and(|head| head.status != 101);
         let is_spared = self.acted().any(|kind| matches!(kind, FaultKind::Answer(_) | FaultKind::Connection(_)));
-        self.service.is_served() && is_answered && self.machine().is_none() && !is_spared
+        let is_refused = is_answered || (self.response.is_none() && self.is_over_limit);
+        self.service.is_served() && is_refused && self.machine().is_none() && !is_spared
     }
 
     /// Whether the connection ended otherwise than by an answer or by the client, after the server had got a signal.

@@ -8,7 +8,7 @@ use crate::{
         cause::Cause,
         outcome::{Class, Ending},
     },
-    record::transcript::EventKind,
+    record::transcript::{EventKind, ServerRefusal},
     wire::{close_code::CloseCode, head::header},
 };
 
@@ -16,6 +16,9 @@ impl<'a> Exchange<'a> {
     pub(super) fn class(&self, ending: &Ending, cause: Cause) -> Class {
         if self.welcome.is_some() && !self.is_welcomed_as_itself() || self.foreign_user.is_some() {
             return Class::WronglyAdmitted;
+        }
+        if cause == Cause::Server && self.is_refused_for_its_head() {
+            return Class::RefusedRequest;
         }
         match ending {
             Ending::Hang { .. } => Class::Hang,
@@ -36,6 +39,18 @@ impl<'a> Exchange<'a> {
             Ending::Refused if self.absent || self.signaled.is_some() => Class::RefusedUnavailable,
             Ending::Refused | Ending::NotStarted { .. } => Class::ServerError,
         }
+    }
+
+    /// Whether the server refused the request for what its head holds: for more than it takes, or for something that it
+    /// leaves without an answer.
+    fn is_refused_for_its_head(&self) -> bool {
+        let is_seen = self.has(|what| match what {
+            EventKind::RequestRefused { refusal, excess } => {
+                excess.is_some() || !matches!(refusal, ServerRefusal::Status(_))
+            }
+            _ => false,
+        });
+        is_seen || self.is_over_limit
     }
 
     fn class_of_status(&self, status: u16, cause: Cause) -> Class {

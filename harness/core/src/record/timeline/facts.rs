@@ -14,7 +14,7 @@ use crate::{
     },
     wire::{
         frame::Opcode,
-        head::{RequestHead, ResponseHead},
+        head::{RequestHead, ResponseHead, has_token},
     },
 };
 
@@ -53,6 +53,8 @@ pub struct Facts {
     pub absent: bool,
     /// When a case sent the server a signal that ended it, or ends every server, if it did before the exchange was over.
     pub signaled: Option<Duration>,
+    /// Whether the head that left the edge is over a limit of the real server in front of the app.
+    pub is_over_limit: bool,
     /// True when the case may exceed a user's own service's limit of connections; any refusal is then acceptable.
     pub is_crowded: bool,
 }
@@ -133,6 +135,12 @@ impl Facts {
         let events = events.map(|(_, event)| event);
         facts.passed_on =
             request.filter(|_| service.is_opaque()).map(|head| edited(head, events.clone(), &transcript.faults));
+        let limits = &transcript.service.head_limits;
+        facts.is_over_limit = request.filter(|_| !limits.is_empty()).is_some_and(|head| {
+            let head = edited(head, events.clone(), &transcript.faults);
+            let is_upgrade = has_token(&head.headers, "upgrade", "websocket");
+            limits.iter().any(|limit| limit.excess(&head, is_upgrade).is_some())
+        });
         // The head that the app got, or, where it was not called and the request was not rewritten, the one that was sent.
         let arrived =
             facts.passed_on.as_ref().or_else(|| facts.delivered(transcript).or(request.filter(|_| !is_rewritten)));
