@@ -10,12 +10,15 @@ use relapse::{
     recording::learn as learn_routes,
     service_file::ServiceFile,
 };
+use relapse_core::wire::head_limit::HeadLimit;
 use relapse_python::{
     app::Python as PythonTarget,
-    process::{Epoch, Installation as PythonInstallation, Server as PythonServer, ServerChoice, Site as PythonSite},
+    process::{
+        Epoch, Installation as PythonInstallation, InterpreterOrigin, Server as PythonServer, ServerChoice,
+        Site as PythonSite,
+    },
     served::Served,
 };
-use relapse_core::wire::head_limit::HeadLimit;
 use relapse_simulate::{clock::Runtime, profile::Profile};
 
 use super::{RouteGuessing, TargetContext};
@@ -40,6 +43,20 @@ fn known_limits(server: &ServerChoice) -> Result<Vec<HeadLimit>> {
     Ok(profiles.flat_map(|profile| profile.limits.all().map(|(limit, _)| limit).collect::<Vec<_>>()).collect())
 }
 
+/// The server in front of an application there.
+fn front(context: TargetContext<'_>, site: PythonSite, origin: InterpreterOrigin) -> Result<FrontChoice> {
+    let Some(chosen) = context.python.server.clone() else {
+        let profile = match context.profile {
+            Some(name) => server(name)?,
+            None => servers()?.swap_remove(0),
+        };
+        return Ok(FrontChoice::Profile(profile, site));
+    };
+    let python = chosen.interpreter(&site.python, origin, &note)?;
+    let limits = known_limits(&chosen)?;
+    Ok(FrontChoice::Server(chosen, limits, PythonSite { python, ..site }))
+}
+
 /// Starts an interpreter with an application in it.
 pub(super) fn launcher(
     app: &str,
@@ -56,20 +73,7 @@ pub(super) fn launcher(
     let site = PythonSite { epoch, coverage: context.coverage, deadline: context.deadline, ..site };
     let (binding, token, seed, guesses) = (binding.clone(), token.to_owned(), context.seed, context.guesses);
     let (named, recorded) = (context.python.named_routes()?, context.python.recorded()?);
-    let behind = match context.python.server.clone() {
-        Some(server) => {
-            let python = server.interpreter(&site.python, origin, &note)?;
-            let limits = known_limits(&server)?;
-            FrontChoice::Server(server, limits, PythonSite { python, ..site })
-        }
-        None => {
-            let profile = match context.profile {
-                Some(name) => server(name)?,
-                None => servers()?.swap_remove(0),
-            };
-            FrontChoice::Profile(profile, site)
-        }
-    };
+    let behind = front(context, site, origin)?;
     Ok(Box::new(move |runtime: &Runtime| {
         let (mut reached, introduction) = match &behind {
             FrontChoice::Server(server, limits, site) => {

@@ -168,7 +168,8 @@ fn positive(value: &Option<String>) -> Option<i64> {
     value.as_ref()?.parse().ok().filter(|number| *number > 0)
 }
 
-/// Measures a server that an interpreter has. The clock is real, and it takes some ten seconds; with what is slow 75 s.
+/// Measures a server that an interpreter has. The clock is real, and it takes about half a minute; with what is slow 75 s
+/// more.
 ///
 /// # Errors
 /// When the server does not start, or does not serve.
