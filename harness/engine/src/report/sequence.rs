@@ -11,7 +11,10 @@ use relapse_core::{
     fault::Fault,
     record::{
         redact::Redactor,
-        transcript::{Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, ServerRefusal, Transcript},
+        transcript::{
+            Actor, BodyEnd, BodyPart, BodyTiming, Event, EventKind, Level, NeverCame, PROCESS, ServerRefusal,
+            Transcript,
+        },
     },
     wire::{
         deflate::RSV1,

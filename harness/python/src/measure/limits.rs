@@ -9,12 +9,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{RunningServer, rows::Rows};
-use relapse_core::{
-    wire::{
-        body::{AnsweredMethod, BodyFraming},
-        head::{RequestHead, ResponseHead, field, header, readable},
-        head_limit::{HeadPart, LimitedRequests},
-    },
+use relapse_core::wire::{
+    body::{AnsweredMethod, BodyFraming},
+    head::{RequestHead, ResponseHead, field, header, readable},
+    head_limit::{HeadPart, LimitedRequests},
 };
 use relapse_simulate::profile::{LimitRule, RefusalAnswer};
 
@@ -109,11 +107,7 @@ pub(super) async fn limits(stage: &RunningServer) -> Rows {
 
 /// The limit on a part, on all requests or on upgrades: one that a head meets well before that on whole heads, or one with
 /// another answer behind it.
-async fn of_part(
-    stage: &RunningServer,
-    what: Growth,
-    whole: Option<&Boundary>,
-) -> Option<(Boundary, LimitedRequests)> {
+async fn of_part(stage: &RunningServer, what: Growth, whole: Option<&Boundary>) -> Option<(Boundary, LimitedRequests)> {
     let of_requests = [LimitedRequests::Any, LimitedRequests::Upgrade].map(async |on| {
         let growing = Growing { what, on, method: "GET" };
         if what == Growth::Fields {
@@ -255,7 +249,8 @@ impl Growing {
                 field("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
             ],
         };
-        let grown = |number: usize, bytes: usize| (Bytes::from(format!("x-{number:03}")), Bytes::from(vec![b'a'; bytes]));
+        let grown =
+            |number: usize, bytes: usize| (Bytes::from(format!("x-{number:03}")), Bytes::from(vec![b'a'; bytes]));
         match self.what {
             Growth::Target => target.resize(target.len() + size, b'q'),
             Growth::Field => headers.push(grown(0, size)),
