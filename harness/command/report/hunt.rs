@@ -200,7 +200,11 @@ impl FoundReport {
             "" => format!("at {}", self.server),
             environment => format!("behind {} in {environment}", self.server),
         };
-        let _ = writeln!(text, "{whereabouts}{clients}, shrunk from seed {}", self.seed);
+        let came = match self.reproduction {
+            Reproduction::Untried | Reproduction::SeenOnce => "from",
+            Reproduction::Shown | Reproduction::AfterOthers | Reproduction::Unconfirmed => "shrunk from",
+        };
+        let _ = writeln!(text, "{whereabouts}{clients}, {came} seed {}", self.seed);
         for line in &self.conversation {
             let _ = writeln!(text, "  {line}");
         }

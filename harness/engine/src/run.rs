@@ -33,6 +33,9 @@ const SETTLING_TIME_MAX: Duration = Duration::from_secs(128);
 /// The same behind a real server, where time is real.
 const SETTLING_TIME_SERVED_MAX: Duration = Duration::from_millis(1024);
 
+/// How long a real server may take to call the application for a client that is gone: in all, twice this.
+const LATE_CALL_TIME: Duration = Duration::from_millis(128);
+
 /// Performs steps under a plan and gives everything that happened.
 ///
 /// # Errors
@@ -86,7 +89,8 @@ pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
     }
     let service = target.service();
     let most = if service.is_served() { SETTLING_TIME_SERVED_MAX } else { SETTLING_TIME_MAX };
-    while is_busy(recorder, target) && pause < most {
+    let may_begin = |pause| service.is_served() && pause < LATE_CALL_TIME && recorder.awaits_call();
+    while (is_busy(recorder, target) || may_begin(pause)) && pause < most {
         sleep(pause).await;
         pause *= 2;
     }

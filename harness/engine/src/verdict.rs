@@ -274,7 +274,9 @@ fn silent_checks(found_by: &[String], run: &RunResult) -> Vec<Difference> {
     let mut found: Vec<&str> = run.findings.iter().map(|finding| finding.check).collect();
     found.dedup();
     let observed = if found.is_empty() { "no finding".to_owned() } else { format!("`{}`", found.join("`, `")) };
-    let silent = found_by.iter().filter(|name| !found.contains(&name.as_str()));
+    let is_foreign = run.transcript.service.is_foreign();
+    let sees = |name: &str, check: &str| name == check || (is_foreign && check::see_one_thing(name, check));
+    let silent = found_by.iter().filter(|name| !found.iter().any(|check| sees(name, check)));
     silent.map(|name| Difference::new(SymptomKey::FoundBy, name, observed.clone())).collect()
 }
 

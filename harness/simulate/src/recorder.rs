@@ -211,6 +211,11 @@ impl Recorder {
         self.ledger().events.is_application_running()
     }
 
+    /// Whether a client has left of whose request neither a call nor an answer is known.
+    pub fn awaits_call(&self) -> bool {
+        self.ledger().events.awaits_call()
+    }
+
     /// Whether a fault of the plan has acted.
     pub fn has_fault_acted(&self) -> bool {
         self.tally().fired.iter().any(|count| *count > 0)

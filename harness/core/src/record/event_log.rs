@@ -92,6 +92,13 @@ impl EventLog {
         self.running > 0
     }
 
+    /// Whether a client has left of whose request neither a call nor an answer is known. Behind a real server it may begin later.
+    pub fn awaits_call(&self) -> bool {
+        let mut left = self.events.iter().filter(|event| matches!(event.what, EventKind::Left));
+        let tells = |event: &Event| matches!(event.what, EventKind::Called { .. } | EventKind::ResponseSeen(_));
+        left.any(|left| !self.of_exchange(left.exchange).any(tells))
+    }
+
     /// The events of an exchange so far.
     pub fn of_exchange(&self, exchange: usize) -> impl Iterator<Item = &Event> {
         self.events.iter().filter(move |event| event.exchange == exchange)
@@ -584,7 +591,11 @@ mod tests {
         let mut log = EventLog::with_capacity(0);
         log.push(called(PROCESS));
         assert!(!log.is_application_running(), "the lifespan is no call of a client");
+        assert!(!log.awaits_call());
+        log.push(event(0, Actor::Probe, EventKind::Left));
+        assert!(log.awaits_call(), "the call of a client that has left begins later");
         log.push(called(0));
+        assert!(!log.awaits_call());
         log.push(called(1));
         log.push(event(1, Actor::Application, EventKind::Returned));
         assert!(log.is_application_running());

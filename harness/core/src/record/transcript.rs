@@ -285,7 +285,7 @@ pub enum EventKind {
     },
     /// The front refused a request on its own account.
     RequestRefused {
-        /// What the client got.
+        /// The answer that the client got.
         refusal: ServerRefusal,
         /// The limit that the request's head is over, where that is the reason.
         excess: Option<HeadExcess>,

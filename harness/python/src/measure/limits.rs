@@ -31,7 +31,7 @@ const FIELD_BYTES: usize = 8000;
 /// The bytes of a field line besides its value, with the CRLF.
 const FRAME: usize = "x-000: \r\n".len();
 
-/// What grows in a head.
+/// The part of a head that grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Growth {
     /// The field lines, by bytes; none is much longer than this.

@@ -32,8 +32,8 @@ impl<'a> Exchange<'a> {
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
                 Class::RefusedUnavailable
             }
-            // It is not known how long a user's own app may take.
-            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::RefusedUnavailable,
+            // It is not known how long a user's own app may take: its client has left of its own accord.
+            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::Served,
             Ending::Left if self.response.is_none() => Class::Hang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent || self.signaled.is_some() => Class::RefusedUnavailable,
