@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{judge::check::Checks, record::redact::Redactor, wire::head_limit::HeadLimit};
 
@@ -169,7 +169,7 @@ impl Service {
 
     /// Whether a real server stands in front of it, of whose own decisions only the wire tells.
     pub fn is_served(&self) -> bool {
-        self.kind == TargetKind::Served
+        self.kind.is_served()
     }
 
     /// Whether it has rules that the harness does not know.
@@ -196,27 +196,17 @@ impl Service {
 
     /// The known part of it at a path: a service file describes its own paths only.
     pub fn at(&self, path: &[u8]) -> &Service {
-        static BACKEND: Service = Service::unknown(TargetKind::Backend);
-        static PYTHON: Service = Service::unknown(TargetKind::Python);
-        static SERVED: Service = Service::unknown(TargetKind::Served);
-        static URL: Service = Service::unknown(TargetKind::Url);
         let is_protected = self.protected.iter().any(|known| path == known.path.as_bytes());
         let is_known = self.websocket_paths.has(path) || self.http_paths.has(path) || is_protected;
         if is_known || !self.is_foreign() {
             return self;
         }
-        match self.kind {
-            TargetKind::Backend => &BACKEND,
-            TargetKind::Python => &PYTHON,
-            TargetKind::Served => &SERVED,
-            TargetKind::Url => &URL,
-        }
+        &self.kind.facts().unknown
     }
 }
 
-/// The kinds of targets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// The kinds of targets. A kind is a variant and its [`KindFacts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum TargetKind {
     /// The built-in backend.
     #[default]
@@ -229,33 +219,104 @@ pub enum TargetKind {
     Url,
 }
 
+/// Everything that tells the targets of one kind from those of another.
+#[derive(Debug)]
+struct KindFacts {
+    /// Its name, as the JSON document writes it.
+    name: &'static str,
+    /// The part of such a target that faults reach, as a clause.
+    reach: &'static str,
+    /// Whether the harness loads it: an app of the user's, which ends with the harness and tells its own routes.
+    is_loaded: bool,
+    /// The server in front of it, or the server that it is.
+    server: KindServer,
+    /// A service of this kind of which nothing is known.
+    unknown: Service,
+}
+
+/// The server of the targets of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KindServer {
+    /// A profile plays it.
+    Played,
+    /// The harness starts a real one.
+    Started,
+    /// The target is a real one, of which only the wire is seen.
+    Itself,
+}
+
 impl TargetKind {
+    fn facts(self) -> &'static KindFacts {
+        static BACKEND: KindFacts = KindFacts {
+            name: "backend",
+            reach: "the target has no such injection point",
+            is_loaded: false,
+            server: KindServer::Played,
+            unknown: Service::unknown(TargetKind::Backend),
+        };
+        static PYTHON: KindFacts = KindFacts {
+            name: "python",
+            reach: "of a Python application only what is in front of it is reached",
+            is_loaded: true,
+            server: KindServer::Played,
+            unknown: Service::unknown(TargetKind::Python),
+        };
+        static SERVED: KindFacts = KindFacts {
+            name: "served",
+            reach: "of an application behind a real server only the edge is reached",
+            is_loaded: true,
+            server: KindServer::Started,
+            unknown: Service::unknown(TargetKind::Served),
+        };
+        static URL: KindFacts = KindFacts {
+            name: "url",
+            reach: "of a server behind a URL only the edge is reached",
+            is_loaded: false,
+            server: KindServer::Itself,
+            unknown: Service::unknown(TargetKind::Url),
+        };
+        match self {
+            TargetKind::Backend => &BACKEND,
+            TargetKind::Python => &PYTHON,
+            TargetKind::Served => &SERVED,
+            TargetKind::Url => &URL,
+        }
+    }
+
     /// Its name, as the JSON document writes it.
     pub fn name(self) -> &'static str {
-        match self {
-            TargetKind::Backend => "backend",
-            TargetKind::Python => "python",
-            TargetKind::Served => "served",
-            TargetKind::Url => "url",
-        }
+        self.facts().name
     }
 
     /// Whether only the wire is seen of such a target.
     pub fn is_opaque(self) -> bool {
-        match self {
-            TargetKind::Url => true,
-            TargetKind::Backend | TargetKind::Python | TargetKind::Served => false,
-        }
+        self.facts().server == KindServer::Itself
+    }
+
+    /// Whether the harness starts a real server in front of it.
+    pub fn is_served(self) -> bool {
+        self.facts().server == KindServer::Started
+    }
+
+    /// Whether a profile plays the server in front of it.
+    pub fn is_played(self) -> bool {
+        self.facts().server == KindServer::Played
+    }
+
+    /// Whether the harness loads it: an app of the user's, which ends with the harness and tells its own routes.
+    pub fn is_loaded(self) -> bool {
+        self.facts().is_loaded
     }
 
     /// The part of such a target that faults reach, as a clause.
     pub fn reach(self) -> &'static str {
-        match self {
-            TargetKind::Backend => "the target has no such injection point",
-            TargetKind::Url => "of a server behind a URL only the edge is reached",
-            TargetKind::Python => "of a Python application only what is in front of it is reached",
-            TargetKind::Served => "of an application behind a real server only the edge is reached",
-        }
+        self.facts().reach
+    }
+}
+
+impl Serialize for TargetKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
