@@ -27,9 +27,15 @@ use super::{
     output::{note, print_page, progress, width},
     report::formats::Format,
     target::{
-        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
-        TargetSpec, tell_notes,
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetHelp,
+        TargetIntroduction, TargetSpec, tell_notes,
     },
+};
+
+/// The help of `--target`.
+const HELP: TargetHelp = TargetHelp {
+    summary: "Try this {} of yours",
+    more: "What frames come to is a matter of the server: --server tries a real one with the application in it.",
 };
 
 /// The cases to try, and the target.
@@ -45,12 +51,7 @@ pub(super) struct ConformArgs {
     /// names all.
     #[arg(help_heading = TARGET, long, value_name = "NAME")]
     profile: Vec<String>,
-    /// Try this server or Python application of yours
-    ///
-    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
-    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere. What frames come to is a matter of the
-    /// server: --server tries a real one with the application in it.
-    #[arg(help_heading = TARGET, long, value_name = "TARGET")]
+    #[arg(help_heading = TARGET, long, value_name = "TARGET", help = HELP.short(), long_help = HELP.long())]
     target: Option<TargetSpec>,
     /// How long a server may take for what has to come; 2 s without it
     #[arg(long, value_name = "TIME", requires = "target", value_parser = humantime::parse_duration)]
@@ -121,7 +122,7 @@ impl ConformArgs {
         }
         let fronts = match self.python.server_name() {
             Some(server) => vec![(server, None)],
-            None if target.is_python() => {
+            None if target.kind(&self.python).is_played() => {
                 self.profiles()?.iter().map(|profile| (profile.name.clone(), Some(profile.name.clone()))).collect()
             }
             None => vec![(target.to_string(), None)],

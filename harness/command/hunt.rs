@@ -52,8 +52,8 @@ use super::{
     reproducers::{KeptCase, Reproducers},
     server,
     target::{
-        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
-        TargetSpec, behind_each, profiles_in_front, tell_notes,
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetHelp,
+        TargetIntroduction, TargetSpec, behind_each, profiles_in_front, tell_notes,
     },
 };
 
@@ -66,16 +66,18 @@ const CASES_ON_A_SERVER: u64 = 200;
 /// How many cases a hunt has that ends by the clock.
 const CASES_MAX: u64 = 1_000_000_000;
 
+/// The help of `--target`.
+const HELP: TargetHelp = TargetHelp {
+    summary: "Hunt on this {} of yours",
+    more: "On a server, faults act on the way to it only, and times are real; on a Python application, they act on scopes \
+           and events too, and time is virtual. Without it the hunt is on the built-in backend.",
+};
+
 /// The target of a hunt, and its length.
 #[derive(Debug, Clone, Args)]
 pub(super) struct HuntArgs {
-    /// Hunt on this server or Python application of yours
-    ///
-    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
-    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere. On a server, faults act on the way to
-    /// it only, and times are real; on a Python application, they act on scopes and events too, and time is virtual.
-    /// Without it the hunt is on the built-in backend.
-    #[arg(help_heading = TARGET, long, visible_alias = "after", value_name = "TARGET", default_value = "backend")]
+    #[arg(help_heading = TARGET, long, visible_alias = "after", value_name = "TARGET", default_value = "backend",
+        help = HELP.short(), long_help = HELP.long())]
     target: HuntTarget,
     /// Hunt on this version of it too, and compare
     ///
@@ -282,10 +284,11 @@ impl HuntArgs {
         if self.detection || !self.defect.is_empty() {
             return Err(UsageError::HuntOptionsOfBackend.into());
         }
-        if self.write_pytest.is_some() && (!target.is_python() || self.python.is_served()) {
+        let kind = target.kind(&self.python);
+        if self.write_pytest.is_some() && !kind.is_played() {
             return Err(UsageError::TestsOfServer.into());
         }
-        if self.hostile && !target.is_python() {
+        if self.hostile && !kind.is_loaded() {
             return Err(UsageError::HostileUrl.into());
         }
         let versions: Vec<&TargetSpec> = self.before.iter().chain([target]).collect();
@@ -433,7 +436,7 @@ fn again(args: &HuntArgs, profile: Option<&str>, found: &Found, reproducers: &Re
         args.before.iter().for_each(|before| arguments.extend(option("--before", before.to_string())));
         arguments.extend(aimed_at(args, target, profile));
         // An interpreter starts with the seed of the whole hunt.
-        if kept.is_some() && target.is_python() && args.seed != 1 {
+        if kept.is_some() && target.kind(&args.python).is_loaded() && args.seed != 1 {
             arguments.extend(option("--seed", args.seed.to_string()));
         }
         let more = [args.budget.arguments(), args.python.arguments(), args.service_file.arguments()];

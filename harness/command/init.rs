@@ -69,7 +69,7 @@ impl InitArgs {
             return Err(UsageError::FileExists { path }.into());
         }
         // Of an application its routes are known, of a server nothing is.
-        let mut binding = if own.target.is_python() { ServiceFile::unknown() } else { ServiceFile::default() };
+        let mut binding = if own.is_loaded() { ServiceFile::unknown() } else { ServiceFile::default() };
         let (source, token_line) = match (&self.token_env, &self.token_command) {
             (Some(name), _) => (Some(TokenSource::Env(name.clone())), format!("env = {}", in_quotes(name))),
             (None, Some(command)) => {

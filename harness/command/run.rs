@@ -29,8 +29,8 @@ use super::{
     output::{complain_about, note, print_page, progress, width},
     report::formats::Format,
     target::{
-        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetIntroduction,
-        TargetSpec, profiles_in_front, tell_notes,
+        PythonArgs, RequestBudgetArgs, RouteGuessing, ServiceFileArgs, TARGET, TargetContext, TargetHelp,
+        TargetIntroduction, TargetSpec, profiles_in_front, tell_notes,
     },
 };
 
@@ -84,15 +84,16 @@ pub(super) struct RunArgs {
     url: ExternalArgs,
 }
 
+/// The help of `--target`.
+const HELP: TargetHelp = TargetHelp {
+    summary: "Run on this {} of yours",
+    more: "PASSED says that the trigger gives an accepted answer; that it ever failed only --before shows.",
+};
+
 /// Cases on external servers.
 #[derive(Debug, Clone, Args)]
 struct ExternalArgs {
-    /// Run on this server or Python application of yours
-    ///
-    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
-    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere. PASSED says that the trigger gives an
-    /// accepted answer; that it ever failed only --before shows.
-    #[arg(help_heading = TARGET, long, visible_alias = "after", value_name = "TARGET")]
+    #[arg(help_heading = TARGET, long, visible_alias = "after", value_name = "TARGET", help = HELP.short(), long_help = HELP.long())]
     target: Option<TargetSpec>,
     /// The version of it that should show what was reported
     #[arg(help_heading = TARGET, long, value_name = "TARGET", requires = "target")]

@@ -92,7 +92,7 @@ impl ValidateArgs {
 pub(super) fn validate(args: &ValidateArgs) -> CommandResult {
     let ValidatePlan { fronts, introduction } = args.plan()?;
     introduction.notes.iter().for_each(|text| note(text));
-    if args.watch && args.own.target.is_python() {
+    if args.watch && args.own.is_loaded() {
         stand_until_told("stopping; a second signal ends at once");
     } else if !args.watch {
         end_in_order("stopping, with a report on the checks so far; a second signal ends at once");
@@ -175,7 +175,7 @@ async fn look(
 async fn watch(args: &ValidateArgs, server: &mut External, introduction: &TargetIntroduction) -> CommandResult {
     let (mut tries, mut passed, mut last_failure) = (0_u32, 0_u32, None::<String>);
     let stop = async {
-        match args.own.target.is_python() {
+        match args.own.is_loaded() {
             true => asked_to_end().await,
             false => until_told_to_stop().await,
         }

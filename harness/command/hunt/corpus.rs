@@ -89,7 +89,7 @@ impl HuntArgs {
 fn target_of(service: &CorpusService, version: CorpusVersion) -> TargetSpec {
     let directory = service.directory.display().to_string();
     let places = [directory].into_iter().chain(service.requirements.clone()).collect();
-    TargetSpec::Python { app: format!("{}:app", version.module()), places }
+    TargetSpec::python(format!("{}:app", version.module()), places)
 }
 
 /// Hunts on each service, and prints which mistakes are found.

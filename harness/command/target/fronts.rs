@@ -19,7 +19,7 @@ pub(crate) fn profiles_in_front(
     python: &PythonArgs,
     names: &[String],
 ) -> Result<Vec<Option<String>>> {
-    if !target.is_python() || python.is_served() {
+    if !target.kind(python).is_played() {
         return Ok(vec![None]);
     }
     let profiles = match names {

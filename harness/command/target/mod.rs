@@ -1,27 +1,25 @@
-//! The target that `--target` names: a server behind a URL, or a Python application.
+//! The target that `--target` names, in one of the [`FORMS`].
 
 mod described;
 mod fronts;
-mod launch;
+mod python;
 mod python_args;
 mod service_file;
+mod url;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use clap::Args;
 use relapse::{
     Result,
     deadline::Deadline,
     discover::servers,
-    external::{External, Front, Version},
+    external::{External, Version},
     hunt::Launch,
     note::Note,
-    route::RouteTrouble,
     service_file::ServiceFile,
-    upstream::Upstream,
 };
 use relapse_core::{
     error::{Blame, Error},
@@ -30,12 +28,12 @@ use relapse_core::{
 use relapse_python::process::{CodeCoverage, Site as PythonSite};
 use relapse_simulate::clock::{Clock, Runtime};
 
+use self::service_file::read_token;
 pub(super) use self::{
     fronts::{behind_each, profiles_in_front},
     python_args::PythonArgs,
     service_file::{AllowedHostArgs, RequestBudgetArgs, ServiceFileArgs, valid_token},
 };
-use self::{launch::launcher, service_file::read_token};
 use super::{
     error::{CommandResult, UsageError},
     output::{keep_secret, note},
@@ -44,45 +42,97 @@ use super::{
 /// The heading of options about a target, in help.
 pub(super) const TARGET: &str = "Target";
 
+/// The forms of a target, in the order of the help. The first takes every text that no other takes.
+static FORMS: [&FormEntry; 2] = [&url::FORM, &python::FORM];
+
+/// A form in which users name something of their own. One is a file in this directory, and its place in [`FORMS`].
+struct FormEntry {
+    /// The noun for its targets, by which it is told from the other forms.
+    noun: &'static str,
+    /// How such a target is written, as the help says it.
+    written: &'static str,
+    /// Reads a text; `None` of one that is not of this form, and an error of one that is meant to be.
+    parse: fn(&str) -> Option<Result<Arc<dyn TargetForm>, String>>,
+}
+
+/// A target as one form names it. It is printed as it is parsed.
+trait TargetForm: fmt::Debug + fmt::Display + Send + Sync {
+    /// The kind of target.
+    fn kind(&self, python: &PythonArgs) -> TargetKind;
+
+    /// The clock it is reached on.
+    fn clock(&self, python: &PythonArgs) -> Clock;
+
+    /// Checks that what is said beside it goes with it, and that it may be contacted.
+    fn check(&self, python: &PythonArgs, profiles: &[String], service_file: &ServiceFileArgs)
+    -> Result<(), UsageError>;
+
+    /// Reaches it without asking a real server for anything yet.
+    fn reach(
+        &self,
+        runtime: &Runtime,
+        context: TargetContext<'_>,
+        binding: &ServiceFile,
+        token: &str,
+    ) -> Result<External>;
+
+    /// Something that reaches it once more, for another worker; nothing where it is there once.
+    fn once_more(&self, _: TargetContext<'_>, _: &ServiceFile, _token: &str) -> Result<Option<Box<Launch>>> {
+        Ok(None)
+    }
+
+    /// Where a Python application is; nothing of anything else.
+    fn site(&self, _: &PythonArgs) -> Result<Option<PythonSite>> {
+        Ok(None)
+    }
+}
+
 /// Something of the user's own.
 #[derive(Debug, Clone)]
-pub(super) enum TargetSpec {
-    /// A server behind a URL.
-    Url(Upstream),
-    /// `asgi:package.module:attribute`, and after ` @ ` each the directory it is in and the packages it runs with.
-    Python {
-        /// `package.module:attribute`.
-        app: String,
-        /// Its directory, and packages as pip knows them.
-        places: Vec<String>,
-    },
+pub(super) struct TargetSpec {
+    /// The noun of its form.
+    noun: &'static str,
+    target: Arc<dyn TargetForm>,
 }
 
 impl FromStr for TargetSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<TargetSpec, String> {
-        let Some(python) = text.strip_prefix("asgi:") else { return text.parse().map(TargetSpec::Url) };
-        let mut parts = python.split(" @ ").map(|part| part.trim().to_owned());
-        let app = parts.next().unwrap_or_default();
-        match app.split_once(':') {
-            Some((module, attribute)) if !module.is_empty() && !attribute.is_empty() => {
-                Ok(TargetSpec::Python { app, places: parts.collect() })
-            }
-            _ => Err("write it as in `asgi:package.module:app`".to_owned()),
-        }
+        let read =
+            |form: &&FormEntry| (form.parse)(text).map(|target| Ok(TargetSpec { noun: form.noun, target: target? }));
+        FORMS.iter().rev().find_map(read).unwrap_or_else(|| Err("it has no known form".to_owned()))
     }
 }
 
 impl fmt::Display for TargetSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TargetSpec::Url(upstream) => write!(f, "{upstream}"),
-            TargetSpec::Python { app, places } => {
-                write!(f, "asgi:{app}")?;
-                places.iter().try_for_each(|place| write!(f, " @ {place}"))
-            }
-        }
+        self.target.fmt(f)
+    }
+}
+
+/// The help of an option that takes a target.
+pub(super) struct TargetHelp {
+    /// The first line, with `{}` for the nouns of all forms.
+    pub(super) summary: &'static str,
+    /// Sentences that follow on how a target is written; empty for none.
+    pub(super) more: &'static str,
+}
+
+/// The help where a command looks at one target.
+const THE_TARGET: TargetHelp = TargetHelp { summary: "The target: a {}", more: "" };
+
+impl TargetHelp {
+    /// The help in one line.
+    pub(super) fn short(&self) -> String {
+        self.summary.replace("{}", &FORMS.map(|form| form.noun).join(" or "))
+    }
+
+    /// The same, with how a target of each form is written.
+    pub(super) fn long(&self) -> String {
+        let written = FORMS.map(|form| format!("a {} as {}", form.noun, form.written)).join("; ");
+        let written = written.replacen("a ", "A ", 1).replacen(" as ", " is written as ", 1);
+        format!("{}\n\n{written}. {}", self.short(), self.more).trim_end().to_owned()
     }
 }
 
@@ -90,11 +140,7 @@ impl fmt::Display for TargetSpec {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = TARGET)]
 pub(super) struct TargetArgs {
-    /// The target: a server or a Python application
-    ///
-    /// A server is written as `http://`, `https://`, `ws://` or `wss://`, host and port; a Python application as
-    /// `asgi:package.module:app`, with ` @ DIR` behind it where it is elsewhere.
-    #[arg(long, value_name = "TARGET")]
+    #[arg(long, value_name = "TARGET", help = THE_TARGET.short(), long_help = THE_TARGET.long())]
     pub(super) target: TargetSpec,
     #[command(flatten)]
     pub(super) service_file: ServiceFileArgs,
@@ -139,20 +185,17 @@ pub(super) struct TargetIntroduction {
 }
 
 impl TargetSpec {
+    /// The kind of target.
+    pub(super) fn kind(&self, python: &PythonArgs) -> TargetKind {
+        self.target.kind(python)
+    }
+
     /// The clock it is reached on.
     pub(super) fn clock(&self, python: &PythonArgs) -> Clock {
-        match self {
-            TargetSpec::Url(_) => Clock::Real,
-            TargetSpec::Python { .. } => python.clock(),
-        }
+        self.target.clock(python)
     }
 
-    /// Whether it is a Python application.
-    pub(super) fn is_python(&self) -> bool {
-        matches!(self, TargetSpec::Python { .. })
-    }
-
-    /// Checks that each of these versions of it is of its kind, goes with what is said beside it, and may be contacted.
+    /// Checks that each of these versions of it is of its form, goes with what is said beside it, and may be contacted.
     pub(super) fn check_versions(
         &self,
         versions: &[&TargetSpec],
@@ -161,7 +204,7 @@ impl TargetSpec {
         service_file: &ServiceFileArgs,
     ) -> Result<(), UsageError> {
         for version in versions {
-            if version.is_python() != self.is_python() {
+            if version.noun != self.noun {
                 return Err(UsageError::DifferentKinds);
             }
             version.check(python, profiles, service_file)?;
@@ -176,19 +219,7 @@ impl TargetSpec {
         profiles: &[String],
         service_file: &ServiceFileArgs,
     ) -> Result<(), UsageError> {
-        match self {
-            TargetSpec::Url(upstream) => {
-                python.without_routes().check_absent()?;
-                if !profiles.is_empty() {
-                    return Err(UsageError::ProfileOfUrl);
-                }
-                service_file.check_host(upstream)
-            }
-            TargetSpec::Python { .. } => {
-                service_file.check_no_host()?;
-                python.check_server(profiles)
-            }
-        }
+        self.target.check(python, profiles, service_file)
     }
 
     /// Finds out how it is spoken to: reads the service file and the recordings, and gets the tokens.
@@ -198,7 +229,7 @@ impl TargetSpec {
         service_file: &ServiceFileArgs,
     ) -> CommandResult<TargetIntroduction> {
         let mut notes = python.left_out()?;
-        let names_routes = self.is_python() || python.names_routes();
+        let names_routes = self.kind(python).is_loaded() || python.names_routes();
         let mut binding = if !names_routes || service_file.has_binding() {
             service_file.binding(&mut notes)?
         } else {
@@ -248,16 +279,7 @@ impl TargetSpec {
         }
     }
 
-    /// The kind of target.
-    pub(super) fn kind(&self, python: &PythonArgs) -> TargetKind {
-        match self {
-            TargetSpec::Url(_) => TargetKind::Url,
-            TargetSpec::Python { .. } if python.is_served() => TargetKind::Served,
-            TargetSpec::Python { .. } => TargetKind::Python,
-        }
-    }
-
-    /// Reaches it without asking a server behind a URL for anything yet.
+    /// Reaches it without asking a real server for anything yet.
     pub(super) fn reach_unseen(
         &self,
         runtime: &Runtime,
@@ -265,25 +287,12 @@ impl TargetSpec {
         binding: &ServiceFile,
         token: &str,
     ) -> Result<External> {
-        match self {
-            TargetSpec::Url(upstream) => {
-                let server = External::new(context.budget.server(upstream, binding, token), Front::Unknown);
-                Ok(External { routes: context.python.named_routes()?, ..server })
-            }
-            TargetSpec::Python { app, places } => {
-                let reached = launcher(app, places, context, binding, token)?(runtime)?;
-                tell_troubles(&reached.troubles);
-                Ok(reached)
-            }
-        }
+        self.target.reach(runtime, context, binding, token)
     }
 
-    /// Where a Python application is; nothing of a server behind a URL.
+    /// Where a Python application is; nothing of anything else.
     pub(super) fn site(&self, python: &PythonArgs) -> Result<Option<PythonSite>> {
-        match self {
-            TargetSpec::Url(_) => Ok(None),
-            TargetSpec::Python { app, places } => Ok(Some(python.site(app, places)?.0)),
-        }
+        self.target.site(python)
     }
 
     /// Something that reaches it once more, for another worker; nothing where it is there once.
@@ -293,14 +302,16 @@ impl TargetSpec {
         binding: &ServiceFile,
         token: &str,
     ) -> Result<Option<Box<Launch>>> {
-        match self {
-            TargetSpec::Url(_) => Ok(None),
-            TargetSpec::Python { app, places } => launcher(app, places, context, binding, token).map(Some),
-        }
+        self.target.once_more(context, binding, token)
     }
 }
 
 impl TargetArgs {
+    /// Whether the harness loads it: an app of the user's, which ends with the harness and tells its own routes.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.target.kind(&self.python).is_loaded()
+    }
+
     /// Checks that everything that is said goes together, with these profiles too, and that it may be contacted.
     pub(super) fn check(&self, profiles: &[String]) -> Result<(), UsageError> {
         self.target.check(&self.python, profiles, &self.service_file)
@@ -325,18 +336,6 @@ impl TargetArgs {
         let (python, coverage) = (&self.python, CodeCoverage::None);
         let context = TargetContext { budget, python, profile, guesses, coverage, seed: 1, deadline };
         self.target.reach_unseen(runtime, context, binding, token)
-    }
-}
-
-/// Says which routes could not be learned, each failure once.
-fn tell_troubles(troubles: &[RouteTrouble]) {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    for trouble in troubles.iter().map(ToString::to_string) {
-        if !told.contains(&trouble) {
-            note(&trouble);
-            told.insert(trouble);
-        }
     }
 }
 
