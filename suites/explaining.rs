@@ -25,7 +25,7 @@ use relapse_core::{
 use relapse_simulate::application::Application;
 use rstest::rstest;
 
-use crate::support::{Ends, Scripted, converse, on_backend, profile, step, wait};
+use crate::support::{Ends, Scripted, converse, listed_servers, on_backend, profile, step, wait};
 
 /// The requests that identify a server.
 fn asked(server: &str) -> [Transcript; 2] {
@@ -74,7 +74,7 @@ fn a_server_behind_another_name(#[case] server: &str, #[case] expected: &str) {
         }
     }
     let readings = transcripts.each_ref().map(|transcript| Exchange::of(transcript, 0));
-    assert_eq!(PossibleServers::of(&servers().unwrap(), &readings, readings.first()).to_string(), expected);
+    assert_eq!(PossibleServers::of(&listed_servers(), &readings, readings.first()).to_string(), expected);
 }
 
 /// Wherever a case's version with the bug crashes, falls silent or closes with 1011, what the wire tells has the real cause in
