@@ -8,6 +8,7 @@ mod answer;
 mod call;
 mod connection;
 mod draw;
+mod effect;
 mod event;
 mod frame;
 mod head_edit;
@@ -26,8 +27,9 @@ pub use self::{
     call::{CallFault, Calls},
     connection::ConnectionFault,
     draw::{FaultLimits, FaultNames},
+    effect::{InjectedEffect, InjectedEnd, NOTICED},
     event::{EventFault, Events},
-    frame::{Breach, Carries, FrameFault, Frames},
+    frame::{Breach, Carries, FrameFate, FrameFault, FrameWaits, Frames, InsteadOfFrame, OwnFrames},
     head_edit::{HeadChange, HeadEdit, Version},
     process::ProcessFault,
     scope_edit::{HeaderForm, ScopeEdit},

@@ -2,6 +2,7 @@
 
 use super::{
     draw::{FaultDraw, PAGE, among, counts},
+    effect::InjectedEnd,
     setting::{Line, Raw, Token, faults},
 };
 use crate::{
@@ -74,6 +75,19 @@ pub enum AskedFor {
 }
 
 impl AnswerEdit {
+    /// The end that it makes of an exchange.
+    pub(super) fn end(&self) -> InjectedEnd {
+        match self {
+            AnswerEdit::Hijack { status, .. } => InjectedEnd::Answer(status.0),
+            AnswerEdit::Set { .. }
+            | AnswerEdit::Strip { .. }
+            | AnswerEdit::Follow { .. }
+            | AnswerEdit::Hold {}
+            | AnswerEdit::Buffer { .. }
+            | AnswerEdit::KeepUpgrade {} => InjectedEnd::None,
+        }
+    }
+
     /// Whether there is anything to act on in the answer to a request for this.
     pub fn applies_to(&self, head: &ResponseHead, asked_for: AskedFor) -> bool {
         match self {

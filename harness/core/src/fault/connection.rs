@@ -3,6 +3,7 @@
 
 use super::{
     draw::{PAGE, among, counts, up_to_ms},
+    effect::InjectedEnd,
     setting::{Count, Time, faults},
     stream::Direction,
 };
@@ -40,4 +41,17 @@ faults! {
     } "answer {status} in the place of a server that is not there";
     /// asks once more, on another connection, when the server ends the connection without an answer to a GET or HEAD
     Retry "retry_request", weight 2 {} "ask once more where the server does not answer";
+}
+
+impl ConnectionFault {
+    /// The end that it makes of an exchange.
+    pub(super) fn end(&self) -> InjectedEnd {
+        match self {
+            ConnectionFault::Lifetime { .. } | ConnectionFault::Idle { .. } => InjectedEnd::Cut,
+            ConnectionFault::LateAnswer { status, .. } | ConnectionFault::MissingAnswer { status, .. } => {
+                InjectedEnd::Answer(status.0)
+            }
+            ConnectionFault::Retry {} => InjectedEnd::None,
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! The faults that a server can inject into an application's `receive` and `send`.
 
+use std::time::Duration;
+
 use super::{
     Legality,
     draw::{FaultDraw, among, up_to_ms},
+    effect::InjectedEffect,
     setting::{GivenSettings, SettingError, Time, WrittenSettings, faults, put},
 };
 use crate::asgi::{event::Inbound, value::Value};
@@ -133,6 +136,49 @@ faults! {
 }
 
 impl EventFault {
+    /// The change that client and app get to see.
+    pub(super) fn effect(&self) -> InjectedEffect {
+        match self {
+            EventFault::SendDelays { delay } => InjectedEffect::of_delay(delay),
+            EventFault::Give { .. }
+            | EventFault::Drop {}
+            | EventFault::Repeat {}
+            | EventFault::OmitKey { .. }
+            | EventFault::ReceiveRaises { .. }
+            | EventFault::ReceiveHangs {}
+            | EventFault::SendRaises { .. }
+            | EventFault::SendHangs {}
+            | EventFault::StartupFails { .. }
+            | EventFault::Cancel {} => InjectedEffect::Distorts,
+        }
+    }
+
+    /// Whether it makes the app wait in `send`, and no longer than a time.
+    pub fn delays_send(&self) -> bool {
+        matches!(self, EventFault::SendDelays { .. })
+    }
+
+    /// Whether it makes `receive` or `send` raise.
+    pub fn raises(&self) -> bool {
+        matches!(self, EventFault::ReceiveRaises { .. } | EventFault::SendRaises { .. } | EventFault::Cancel {})
+    }
+
+    /// Whether it keeps the app from ever learning that its client is gone, or from learning it within this time.
+    pub(super) fn holds_end_back(&self, events: &Events, patience: Duration) -> bool {
+        match self {
+            EventFault::ReceiveHangs {} | EventFault::SendHangs {} => true,
+            EventFault::Drop {} => events.include("websocket.disconnect") || events.include("http.disconnect"),
+            EventFault::SendDelays { delay } => delay.0 > patience,
+            EventFault::Give { .. }
+            | EventFault::Repeat {}
+            | EventFault::OmitKey { .. }
+            | EventFault::ReceiveRaises { .. }
+            | EventFault::SendRaises { .. }
+            | EventFault::StartupFails { .. }
+            | EventFault::Cancel {} => false,
+        }
+    }
+
     /// Whether it acts on what the application sends.
     pub fn is_on_send(&self) -> bool {
         matches!(

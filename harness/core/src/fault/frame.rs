@@ -1,11 +1,14 @@
 //! The faults that a man in the middle can inject into the frames of a WebSocket.
 
 use std::fmt;
+use std::time::Duration;
 
+use bytes::Bytes;
 use memchr::memmem;
 
 use super::{
     draw::{FaultDraw, among, counts, up_to_ms},
+    effect::{InjectedEffect, InjectedEnd},
     setting::{Count, GivenSettings, Raw, Setting, SettingError, Time, WrittenSettings, faults, names, put},
     stream::Direction,
 };
@@ -180,4 +183,154 @@ faults! {
         /// Which rule.
         rule: Breach as "rule",
     } "break the rule `{rule}` with";
+}
+
+/// The fate of one frame: the sum of what the faults that act on it do, which the edge carries out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameFate {
+    /// Frames of the edge's own that go before it.
+    pub before: Vec<OwnFrames>,
+    /// The thing in its place; `None` where it goes itself.
+    pub instead: Option<InsteadOfFrame>,
+    /// How often it goes.
+    pub copies: usize,
+    /// How much later it goes, and what follows it.
+    pub delay: Duration,
+    /// Whether it waits for the next frame.
+    pub waits: FrameWaits,
+    /// The code and the reason with which the edge closes towards both sides.
+    pub close: Option<(usize, String)>,
+    /// Whether neither it nor any that follows it goes this way.
+    pub ends_direction: bool,
+}
+
+impl Default for FrameFate {
+    /// It goes on as it is.
+    fn default() -> FrameFate {
+        FrameFate {
+            before: Vec::new(),
+            instead: None,
+            copies: 1,
+            delay: Duration::ZERO,
+            waits: FrameWaits::No,
+            close: None,
+            ends_direction: false,
+        }
+    }
+}
+
+/// Frames of the edge's own, one like the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnFrames {
+    /// Their contents.
+    pub carries: Carries,
+    /// The payload of each.
+    pub payload: Bytes,
+    /// How many.
+    pub count: usize,
+}
+
+/// The things that can go in the place of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InsteadOfFrame {
+    /// The same frame with another payload, as its sender would have meant it.
+    Payload(Bytes),
+    /// The message in two pieces.
+    TwoPieces,
+    /// Bytes that break a rule.
+    Breach(Breach),
+}
+
+/// Whether a frame waits for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameWaits {
+    /// It does not.
+    No,
+    /// It goes in the same write.
+    ToGoTogether,
+    /// It goes behind it.
+    ToGoBehind,
+}
+
+impl FrameFault {
+    /// Whether there is anything to act on in a frame that is meant.
+    pub fn applies_to(&self, frame: &Frame) -> bool {
+        // A control frame cannot be cut.
+        !matches!(self, FrameFault::Split {}) || (frame.is_message() && frame.is_final)
+    }
+
+    /// Adds to the fate of a frame what the fault does to it.
+    pub fn decide(&self, fate: &mut FrameFate) {
+        match self {
+            FrameFault::Drop {} => fate.copies = 0,
+            FrameFault::Delay { delay } => fate.delay += delay.0,
+            FrameFault::Duplicate {} => fate.copies += 1,
+            FrameFault::Swap {} => fate.waits = FrameWaits::ToGoBehind,
+            FrameFault::Join {} => fate.waits = FrameWaits::ToGoTogether,
+            FrameFault::Split {} => fate.instead = Some(InsteadOfFrame::TwoPieces),
+            FrameFault::Replace { payload } => {
+                fate.instead = Some(InsteadOfFrame::Payload(payload.0.clone().into()));
+            }
+            FrameFault::Inject { carries, payload, count } => {
+                fate.before.push(OwnFrames { carries: *carries, payload: payload.0.clone().into(), count: count.0 });
+            }
+            FrameFault::Suppress {} => fate.ends_direction = true,
+            FrameFault::Close { code, reason } => {
+                fate.copies = 0;
+                fate.close = Some((code.0, reason.clone()));
+            }
+            FrameFault::Break { rule } => fate.instead = Some(InsteadOfFrame::Breach(*rule)),
+        }
+    }
+
+    /// Whether it lets the receiver get other messages, or the same in another order.
+    pub fn changes_messages(&self) -> bool {
+        match self {
+            FrameFault::Drop {}
+            | FrameFault::Duplicate {}
+            | FrameFault::Swap {}
+            | FrameFault::Replace { .. }
+            | FrameFault::Break { .. } => true,
+            FrameFault::Delay { .. }
+            | FrameFault::Join {}
+            | FrameFault::Split {}
+            | FrameFault::Inject { .. }
+            | FrameFault::Suppress {}
+            | FrameFault::Close { .. } => false,
+        }
+    }
+
+    /// The change that client and app get to see.
+    pub(super) fn effect(&self) -> InjectedEffect {
+        match self {
+            FrameFault::Delay { delay } => InjectedEffect::of_delay(delay),
+            FrameFault::Split {} => InjectedEffect::None,
+            FrameFault::Drop {}
+            | FrameFault::Duplicate {}
+            | FrameFault::Swap {}
+            | FrameFault::Join {}
+            | FrameFault::Replace { .. }
+            | FrameFault::Inject { .. }
+            | FrameFault::Suppress {}
+            | FrameFault::Close { .. }
+            | FrameFault::Break { .. } => InjectedEffect::Distorts,
+        }
+    }
+
+    /// The end that it makes of an exchange.
+    pub(super) fn end(&self) -> InjectedEnd {
+        match self {
+            FrameFault::Close { code, .. } => InjectedEnd::Close(code.0),
+            FrameFault::Drop {}
+            | FrameFault::Delay { .. }
+            | FrameFault::Duplicate {}
+            | FrameFault::Swap {}
+            | FrameFault::Join {}
+            | FrameFault::Split {}
+            | FrameFault::Replace { .. }
+            | FrameFault::Inject { .. }
+            | FrameFault::Suppress {}
+            | FrameFault::Break { .. } => InjectedEnd::None,
+        }
+    }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{
     draw::{FaultDraw, always, among, counts, up_to},
+    effect::InjectedEffect,
     setting::{Count, Line, Path, Raw, Token, faults, names},
 };
 use crate::wire::head::{RequestHead, is_name};
@@ -203,6 +204,16 @@ pub enum HeadChange<'a> {
     Value(&'a str),
     /// More bytes follow its head.
     MoreBytes,
+}
+
+impl HeadChange<'_> {
+    /// The change that client and app get to see.
+    pub(super) fn effect(self) -> InjectedEffect {
+        match self {
+            HeadChange::MoreBytes => InjectedEffect::Distorts,
+            HeadChange::Visible | HeadChange::Value(_) => InjectedEffect::None,
+        }
+    }
 }
 
 impl HeadEdit {

@@ -2,6 +2,7 @@
 
 use super::{
     draw::{counts, up_to_ms},
+    effect::{InjectedEffect, InjectedEnd},
     setting::{Count, Time, faults, names},
 };
 
@@ -66,4 +67,63 @@ faults! {
     } "carry nothing more after {after} byte(s)";
     /// carries nothing more from the upgrade on, neither bytes nor the end of the stream
     Silence "silence", weight 2 {} "carry nothing after the upgrade";
+}
+
+/// Below which rate the end of a client may not get through before the run is over, in bytes a second.
+const HELD_BYTES_PER_S: usize = 300;
+
+/// Below which rate a stream is so slow that one side may stop waiting, in bytes a second.
+const THROTTLED_BYTES_PER_S: usize = 2000;
+
+impl StreamFault {
+    /// The change that client and app get to see.
+    pub(super) fn effect(&self) -> InjectedEffect {
+        match self {
+            StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } => InjectedEffect::of_delay(time),
+            StreamFault::Throttle { rate } if rate.0 < THROTTLED_BYTES_PER_S => InjectedEffect::Slows,
+            StreamFault::Throttle { .. } | StreamFault::Slice { .. } => InjectedEffect::None,
+            StreamFault::Cut { .. }
+            | StreamFault::Reset { .. }
+            | StreamFault::Stall { .. }
+            | StreamFault::Silence {} => InjectedEffect::Distorts,
+        }
+    }
+
+    /// The end that it makes of an exchange.
+    pub(super) fn end(&self) -> InjectedEnd {
+        match self {
+            StreamFault::Cut { .. } | StreamFault::Reset { .. } => InjectedEnd::Cut,
+            StreamFault::Delay { .. }
+            | StreamFault::Jitter { .. }
+            | StreamFault::Throttle { .. }
+            | StreamFault::Slice { .. }
+            | StreamFault::Stall { .. }
+            | StreamFault::Silence {} => InjectedEnd::None,
+        }
+    }
+
+    /// Whether it carries anything later, however little.
+    pub(super) fn takes_time(&self) -> bool {
+        match self {
+            StreamFault::Delay { .. } | StreamFault::Jitter { .. } | StreamFault::Throttle { .. } => true,
+            StreamFault::Slice { .. }
+            | StreamFault::Cut { .. }
+            | StreamFault::Reset { .. }
+            | StreamFault::Stall { .. }
+            | StreamFault::Silence {} => false,
+        }
+    }
+
+    /// Whether it keeps the end of the client back from the server, in one of the directions that are meant.
+    pub(super) fn holds_end_back(&self, direction: Direction) -> bool {
+        match self {
+            StreamFault::Throttle { rate } => rate.0 < HELD_BYTES_PER_S,
+            StreamFault::Stall { .. } | StreamFault::Silence {} => direction.includes(Direction::ToServer),
+            StreamFault::Delay { .. }
+            | StreamFault::Jitter { .. }
+            | StreamFault::Slice { .. }
+            | StreamFault::Cut { .. }
+            | StreamFault::Reset { .. } => false,
+        }
+    }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{End, stream::DelayedBytes};
 use crate::recorder::ExchangeRecorder;
 use relapse_core::{
-    fault::{Breach, Direction, FaultKind, FrameFault},
+    fault::{Breach, Direction, FaultKind, FrameFate, FrameWaits, InsteadOfFrame, OwnFrames},
     record::transcript::{Actor, EventKind, Level},
     wire::{
         close_code::CloseCode,
@@ -82,27 +82,13 @@ struct PassingFrame {
     wire: Frame,
 }
 
-/// The decision about one frame.
+/// The faults that act on one frame.
 #[derive(Default)]
-struct FrameDecision {
-    /// Bytes that go before it.
-    before: Vec<u8>,
-    /// Bytes that go instead of it, if it does not go itself.
-    instead: Option<Vec<u8>>,
-    copies: usize,
-    delay: Duration,
-    waits: Waits,
-    /// The fault that closes, and with what.
-    close: Option<(usize, CloseCode, String)>,
-}
-
-/// Whether a frame waits for the next one.
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Waits {
-    #[default]
-    No,
-    ToGoTogether,
-    ToGoBehind,
+struct ActingFaults {
+    /// Whether one lets the receiver get other messages, or the same in another order.
+    changes_messages: bool,
+    /// The one that closes, by its place in the plan.
+    closing: Option<usize>,
 }
 
 impl Mangler {
@@ -218,35 +204,47 @@ impl Mangler {
         self.scribe.record(Actor::Edge, EventKind::Logged { level: Level::Warning, message, unhandled: None });
     }
 
-    fn take(&mut self, passing: PassingFrame, there: &mut DelayedBytes) -> Option<(usize, CloseCode, String)> {
-        let (fate, frame) = self.decide(passing);
+    fn take(
+        &mut self,
+        PassingFrame { plain, mut wire }: PassingFrame,
+        there: &mut DelayedBytes,
+    ) -> Option<(usize, CloseCode, String)> {
+        let (fate, acting) = self.decide(&plain.frame);
+        if plain.was_compressed && acting.changes_messages {
+            wire = self.compressed(&plain.frame);
+            if let Some(compression) = &mut self.compression {
+                compression.is_window_changed |= compression.has_takeover;
+            }
+        }
         if self.is_suppressed {
             return None;
         }
-        let mut bytes = fate.before;
+        let mut bytes = self.injected(&fate.before);
+        let instead = fate.instead.map(|instead| self.instead(instead, &plain, &wire));
         for _ in 0..fate.copies {
-            match &fate.instead {
+            match &instead {
                 Some(instead) => bytes.extend_from_slice(instead),
-                None => frame.encode(&mut bytes),
+                None => wire.encode(&mut bytes),
             }
         }
         match fate.waits {
-            Waits::ToGoTogether => self.before_next.append(&mut bytes),
-            Waits::ToGoBehind if self.behind_next.is_empty() => self.behind_next.append(&mut bytes),
+            FrameWaits::ToGoTogether => self.before_next.append(&mut bytes),
+            FrameWaits::ToGoBehind if self.behind_next.is_empty() => self.behind_next.append(&mut bytes),
             // One that waits goes behind this one, even if this was to wait too.
-            Waits::ToGoBehind | Waits::No => {
+            FrameWaits::ToGoBehind | FrameWaits::No => {
                 let mut whole = std::mem::take(&mut self.before_next);
                 whole.append(&mut bytes);
                 whole.append(&mut self.behind_next);
                 there.push(whole, fate.delay);
             }
         }
-        fate.close
+        let (index, (code, reason)) = acting.closing.zip(fate.close)?;
+        Some((index, CloseCode(u16::try_from(code).unwrap_or(u16::MAX)), reason))
     }
 
-    /// The faults that act on a frame, by their places in the plan.
-    fn acting(&mut self, frame: &Frame) -> Vec<usize> {
-        let mut acting = Vec::new();
+    /// Asks each fault that acts on a frame what it does with it.
+    fn decide(&mut self, frame: &Frame) -> (FrameFate, ActingFaults) {
+        let (mut fate, mut acting) = (FrameFate::default(), ActingFaults::default());
         let scribe = self.scribe.clone();
         for (index, fault) in scribe.plan().faults.iter().enumerate() {
             let FaultKind::Frame { frames, fault: what } = &fault.kind else { continue };
@@ -254,73 +252,49 @@ impl Mangler {
                 || self.acts >= ACTS_MAX
                 || !frames.include(frame, self.direction)
                 || !scribe.meets(index)
+                || !what.applies_to(frame)
             {
                 continue;
             }
-            // A control frame cannot be cut.
-            let is_data = frame.is_message() && frame.is_final;
-            if matches!(what, FrameFault::Split {}) && !is_data {
-                continue;
-            }
             scribe.fired(index, Actor::Edge, fault.kind.to_string());
-            acting.push(index);
-            self.acts += match what {
-                FrameFault::Inject { count, .. } => 1 + count.0,
-                _ => 1,
-            };
-            self.is_suppressed |= matches!(what, FrameFault::Suppress {});
+            let (own, earlier) = (fate.before.len(), fate.close.take());
+            what.decide(&mut fate);
+            self.acts += 1 + fate.before[own..].iter().map(|own| own.count).sum::<usize>();
+            self.is_suppressed |= fate.ends_direction;
+            acting.changes_messages |= what.changes_messages();
+            match fate.close {
+                Some(_) => acting.closing = Some(index),
+                None => fate.close = earlier,
+            }
         }
-        acting
+        (fate, acting)
     }
 
-    /// Asks each fault what it does with a frame; what it does, and the frame that goes on.
-    fn decide(&mut self, PassingFrame { plain, mut wire }: PassingFrame) -> (FrameDecision, Frame) {
-        let mut fate = FrameDecision { copies: 1, ..FrameDecision::default() };
-        let acting = self.acting(&plain.frame);
-        let scribe = self.scribe.clone();
-        let kinds = acting.into_iter().filter_map(|index| match &scribe.plan().faults[index].kind {
-            FaultKind::Frame { fault, .. } => Some((index, fault)),
-            _ => None,
-        });
-        let kinds: Vec<(usize, &FrameFault)> = kinds.collect();
-        if plain.was_compressed && kinds.iter().any(|(_, what)| changes_messages(what)) {
-            wire = self.compressed(&plain.frame);
-            if let Some(compression) = &mut self.compression {
-                compression.is_window_changed |= compression.has_takeover;
+    /// The frames that go before one, as bytes.
+    fn injected(&self, before: &[OwnFrames]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for OwnFrames { carries, payload, count } in before {
+            // Messages that are not compressed may stand among others (RFC 7692 section 6).
+            let own = self.own(carries.opcode(), payload.clone());
+            for _ in 0..*count {
+                if bytes.len() < INJECTED_BYTES_MAX {
+                    own.encode(&mut bytes);
+                }
             }
         }
-        for (index, what) in kinds {
-            match what {
-                FrameFault::Drop {} => fate.copies = 0,
-                FrameFault::Delay { delay } => fate.delay += delay.0,
-                FrameFault::Duplicate {} => fate.copies += 1,
-                FrameFault::Swap {} => fate.waits = Waits::ToGoBehind,
-                FrameFault::Join {} => fate.waits = Waits::ToGoTogether,
-                FrameFault::Split {} => fate.instead = Some(split(&wire)),
-                FrameFault::Replace { payload } => {
-                    let replaced = Frame { payload: payload.0.clone().into(), ..plain.frame.clone() };
-                    let replaced = if plain.was_compressed { self.compressed(&replaced) } else { replaced };
-                    fate.instead = Some(encoded(&replaced));
-                }
-                // Messages that are not compressed may stand among others (RFC 7692 section 6).
-                FrameFault::Inject { carries, payload, count } => {
-                    let own = self.own(carries.opcode(), payload.0.clone());
-                    for _ in 0..count.0 {
-                        if fate.before.len() < INJECTED_BYTES_MAX {
-                            own.encode(&mut fate.before);
-                        }
-                    }
-                }
-                FrameFault::Suppress {} => {}
-                FrameFault::Close { code, reason } => {
-                    fate.copies = 0;
-                    let code = CloseCode(u16::try_from(code.0).unwrap_or(u16::MAX));
-                    fate.close = Some((index, code, reason.clone()));
-                }
-                FrameFault::Break { rule } => fate.instead = Some(self.broken(*rule, &wire)),
+        bytes
+    }
+
+    /// The bytes in the place of a frame.
+    fn instead(&mut self, instead: InsteadOfFrame, plain: &PlainFrame, wire: &Frame) -> Vec<u8> {
+        match instead {
+            InsteadOfFrame::TwoPieces => split(wire),
+            InsteadOfFrame::Breach(rule) => self.broken(rule, wire),
+            InsteadOfFrame::Payload(payload) => {
+                let replaced = Frame { payload, ..plain.frame.clone() };
+                encoded(&if plain.was_compressed { self.compressed(&replaced) } else { replaced })
             }
         }
-        (fate, wire)
     }
 
     /// A frame of the edge's own, as the side that it goes to must have it.
@@ -369,23 +343,6 @@ fn encoded(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(frame.payload.len() + 14);
     frame.encode(&mut bytes);
     bytes
-}
-
-/// Whether a fault lets the receiver get other messages, or the same in another order.
-fn changes_messages(fault: &FrameFault) -> bool {
-    match fault {
-        FrameFault::Drop {}
-        | FrameFault::Duplicate {}
-        | FrameFault::Swap {}
-        | FrameFault::Replace { .. }
-        | FrameFault::Break { .. } => true,
-        FrameFault::Delay { .. }
-        | FrameFault::Join {}
-        | FrameFault::Split {}
-        | FrameFault::Inject { .. }
-        | FrameFault::Suppress {}
-        | FrameFault::Close { .. } => false,
-    }
 }
 
 /// The message in two pieces. A reserved bit of a message stands in the first (RFC 7692 section 6.1).

@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::{
     asgi::event::Outbound,
-    fault::{AnswerEdit, ConnectionFault, FaultKind, FrameFault, StreamFault},
+    fault::InjectedEnd,
     judge::{cause::Cause, outcome::Ending},
     record::transcript::{Actor, EventKind},
 };
@@ -42,56 +42,11 @@ impl<'a> Exchange<'a> {
 
     /// Whether a fault ended the exchange as the client saw it end: cut it off, or answered or closed in the server's place.
     fn is_ended_by_edge(&self, ending: &Ending) -> bool {
-        let is_cut = matches!(ending, Ending::Drop | Ending::Http { complete: false, .. });
-        self.acted().any(|kind| match kind {
-            FaultKind::Stream { fault: StreamFault::Cut { .. } | StreamFault::Reset { .. }, .. }
-            | FaultKind::Connection(ConnectionFault::Lifetime { .. } | ConnectionFault::Idle { .. }) => is_cut,
-            FaultKind::Answer(AnswerEdit::Hijack { status, .. })
-            | FaultKind::Connection(
-                ConnectionFault::LateAnswer { status, .. } | ConnectionFault::MissingAnswer { status, .. },
-            ) => matches!(ending, Ending::Http { status: seen, .. } if usize::from(*seen) == status.0),
-            FaultKind::Frame { fault: FrameFault::Close { code, .. }, .. } => {
-                matches!(ending, Ending::Close { code: Some(seen), .. } if usize::from(seen.0) == code.0)
-            }
-            // These only change what one side sees, so that the other side ends the exchange.
-            FaultKind::Stream {
-                fault:
-                    StreamFault::Delay { .. }
-                    | StreamFault::Jitter { .. }
-                    | StreamFault::Throttle { .. }
-                    | StreamFault::Slice { .. }
-                    | StreamFault::Stall { .. }
-                    | StreamFault::Silence {},
-                ..
-            }
-            | FaultKind::Connection(ConnectionFault::Retry {})
-            | FaultKind::Answer(
-                AnswerEdit::Set { .. }
-                | AnswerEdit::Strip { .. }
-                | AnswerEdit::Follow { .. }
-                | AnswerEdit::Hold {}
-                | AnswerEdit::Buffer { .. }
-                | AnswerEdit::KeepUpgrade {},
-            )
-            | FaultKind::Frame {
-                fault:
-                    FrameFault::Drop {}
-                    | FrameFault::Delay { .. }
-                    | FrameFault::Duplicate {}
-                    | FrameFault::Swap {}
-                    | FrameFault::Join {}
-                    | FrameFault::Split {}
-                    | FrameFault::Replace { .. }
-                    | FrameFault::Inject { .. }
-                    | FrameFault::Suppress {}
-                    | FrameFault::Break { .. },
-                ..
-            }
-            | FaultKind::Head(_)
-            | FaultKind::Scope(_)
-            | FaultKind::Event { .. }
-            | FaultKind::Call { .. }
-            | FaultKind::Process(_) => false,
+        self.acted().any(|kind| match (kind.end(), ending) {
+            (InjectedEnd::Cut, Ending::Drop | Ending::Http { complete: false, .. }) => true,
+            (InjectedEnd::Answer(status), Ending::Http { status: seen, .. }) => usize::from(*seen) == status,
+            (InjectedEnd::Close(code), Ending::Close { code: Some(seen), .. }) => usize::from(seen.0) == code,
+            (InjectedEnd::None | InjectedEnd::Cut | InjectedEnd::Answer(_) | InjectedEnd::Close(_), _) => false,
         })
     }
 

@@ -1,117 +1,24 @@
 //! Decides whether an injected fault explains a bad ending or an exception, so that the service is not blamed for it.
 
-use std::time::Duration;
-
 use super::{Exchange, PATIENCE};
 use crate::{
     asgi::{
         event::{Inbound, Outbound},
         exception::Exception,
     },
-    fault::{Direction, EventFault, FaultKind, FrameFault, HeadChange, HeadEdit, ScopeEdit, StreamFault},
+    fault::{EventFault, FaultKind, HeadEdit, InjectedEffect, NOTICED, ScopeEdit, StreamFault},
     judge::{cause::Cause, outcome::Ending},
     record::transcript::EventKind,
 };
 
-/// The change that a fault between client and app makes to the things that either of them sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum InjectedEffect {
-    /// No change that either of them can notice, or only another request, which is judged as it arrives.
-    None,
-    /// Things come so much later that one of them may have stopped waiting.
-    Slows,
-    /// Something is missing, changed or added.
-    Distorts,
-}
-
-/// The delay from which on one of the two sides may have stopped waiting.
-pub(super) const NOTICED: Duration = Duration::from_millis(500);
-
-/// Below which rate the end of a client may not get through before the run is over, in bytes a second.
-const HELD_BYTES_PER_S: usize = 300;
-
-/// Below which rate a stream is so slow, in bytes a second.
-const THROTTLED_BYTES_PER_S: usize = 2000;
-
-/// The change that a fault makes. There is an arm for each kind, so that a new one has to be classified.
-pub(super) fn effect(kind: &FaultKind) -> InjectedEffect {
-    match kind {
-        FaultKind::Answer(_) | FaultKind::Connection(_) => InjectedEffect::Distorts,
-        FaultKind::Head(edit) => match edit.change() {
-            HeadChange::MoreBytes => InjectedEffect::Distorts,
-            HeadChange::Visible | HeadChange::Value(_) => InjectedEffect::None,
-        },
-        FaultKind::Stream { fault, .. } => match fault {
-            StreamFault::Delay { delay: time } | StreamFault::Jitter { most: time } if time.0 >= NOTICED => {
-                InjectedEffect::Slows
-            }
-            StreamFault::Throttle { rate } if rate.0 < THROTTLED_BYTES_PER_S => InjectedEffect::Slows,
-            StreamFault::Delay { .. }
-            | StreamFault::Jitter { .. }
-            | StreamFault::Throttle { .. }
-            | StreamFault::Slice { .. } => InjectedEffect::None,
-            StreamFault::Cut { .. }
-            | StreamFault::Reset { .. }
-            | StreamFault::Stall { .. }
-            | StreamFault::Silence {} => InjectedEffect::Distorts,
-        },
-        FaultKind::Frame { fault, .. } => match fault {
-            FrameFault::Delay { delay } if delay.0 >= NOTICED => InjectedEffect::Slows,
-            FrameFault::Delay { .. } | FrameFault::Split {} => InjectedEffect::None,
-            FrameFault::Drop {}
-            | FrameFault::Duplicate {}
-            | FrameFault::Swap {}
-            | FrameFault::Join {}
-            | FrameFault::Replace { .. }
-            | FrameFault::Inject { .. }
-            | FrameFault::Suppress {}
-            | FrameFault::Close { .. }
-            | FrameFault::Break { .. } => InjectedEffect::Distorts,
-        },
-        FaultKind::Event { fault, .. } => match fault {
-            EventFault::SendDelays { delay } if delay.0 >= NOTICED => InjectedEffect::Slows,
-            EventFault::SendDelays { .. } => InjectedEffect::None,
-            EventFault::Give { .. }
-            | EventFault::Drop {}
-            | EventFault::Repeat {}
-            | EventFault::OmitKey { .. }
-            | EventFault::ReceiveRaises { .. }
-            | EventFault::ReceiveHangs {}
-            | EventFault::SendRaises { .. }
-            | EventFault::SendHangs {}
-            | EventFault::StartupFails { .. }
-            | EventFault::Cancel {} => InjectedEffect::Distorts,
-        },
-        FaultKind::Scope(_) | FaultKind::Call { .. } | FaultKind::Process(_) => InjectedEffect::None,
-    }
-}
-
-/// Whether a fault carries anything later, however little.
-pub(super) fn takes_time(kind: &FaultKind) -> bool {
-    match kind {
-        FaultKind::Stream { fault, .. } => {
-            matches!(fault, StreamFault::Delay { .. } | StreamFault::Jitter { .. } | StreamFault::Throttle { .. })
-        }
-        FaultKind::Event { .. } => delays_send(kind),
-        FaultKind::Frame { .. }
-        | FaultKind::Head(_)
-        | FaultKind::Answer(_)
-        | FaultKind::Connection(_)
-        | FaultKind::Scope(_)
-        | FaultKind::Call { .. }
-        | FaultKind::Process(_) => false,
-    }
-}
-
 /// Whether a fault makes the application wait in `send`.
 fn delays_send(kind: &FaultKind) -> bool {
-    matches!(kind, FaultKind::Event { fault: EventFault::SendDelays { .. }, .. })
+    matches!(kind, FaultKind::Event { fault, .. } if fault.delays_send())
 }
 
 /// Whether a fault makes `receive` or `send` raise.
 pub(super) fn raises(kind: &FaultKind) -> bool {
-    let FaultKind::Event { fault, .. } = kind else { return false };
-    matches!(fault, EventFault::ReceiveRaises { .. } | EventFault::SendRaises { .. } | EventFault::Cancel {})
+    matches!(kind, FaultKind::Event { fault, .. } if fault.raises())
 }
 
 /// Whether a fault changes what the answer to a handshake is made of.
@@ -127,7 +34,7 @@ impl<'a> Exchange<'a> {
     /// Whether what was injected between client and server, or between server and application, changed what either of
     /// them got to see, so that what the client saw is not the service's alone.
     pub fn is_distorted(&self) -> bool {
-        self.acted().any(|kind| effect(kind) == InjectedEffect::Distorts)
+        self.acted().any(|kind| kind.effect() == InjectedEffect::Distorts)
     }
 
     /// Whether the server did to the application what the specification forbids.
@@ -142,37 +49,7 @@ impl<'a> Exchange<'a> {
 
     /// Whether the application is kept from ever learning that its client is gone, or learns it very late.
     pub fn is_held(&self) -> bool {
-        self.acted().any(|kind| match kind {
-            FaultKind::Event { events, fault } => match fault {
-                EventFault::ReceiveHangs {} | EventFault::SendHangs {} => true,
-                EventFault::Drop {} => events.include("websocket.disconnect") || events.include("http.disconnect"),
-                EventFault::SendDelays { delay } => delay.0 > PATIENCE,
-                EventFault::Give { .. }
-                | EventFault::Repeat {}
-                | EventFault::OmitKey { .. }
-                | EventFault::ReceiveRaises { .. }
-                | EventFault::SendRaises { .. }
-                | EventFault::StartupFails { .. }
-                | EventFault::Cancel {} => false,
-            },
-            FaultKind::Stream { direction, fault } => match fault {
-                StreamFault::Throttle { rate } => rate.0 < HELD_BYTES_PER_S,
-                // The end of the client is kept back as well.
-                StreamFault::Stall { .. } | StreamFault::Silence {} => direction.includes(Direction::ToServer),
-                StreamFault::Delay { .. }
-                | StreamFault::Jitter { .. }
-                | StreamFault::Slice { .. }
-                | StreamFault::Cut { .. }
-                | StreamFault::Reset { .. } => false,
-            },
-            FaultKind::Head(_)
-            | FaultKind::Answer(_)
-            | FaultKind::Connection(_)
-            | FaultKind::Frame { .. }
-            | FaultKind::Scope(_)
-            | FaultKind::Call { .. }
-            | FaultKind::Process(_) => false,
-        })
+        self.acted().any(|kind| kind.holds_end_back(PATIENCE))
     }
 
     /// Whether a bad ending is the doing of what was injected, and not the service's.
@@ -180,7 +57,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn is_broken_by_fault(&self, ending: &Ending, cause: Cause) -> bool {
         let (mut on_wire, mut on_answer, mut on_events, mut slows, mut spoils) = (false, false, false, false, false);
         for kind in self.acted() {
-            let effect = effect(kind);
+            let effect = kind.effect();
             slows |= effect == InjectedEffect::Slows || self.is_too_long_for(kind);
             match kind {
                 _ if effect != InjectedEffect::Distorts => {}
@@ -197,7 +74,8 @@ impl<'a> Exchange<'a> {
             spoils |= matches!(kind, FaultKind::Head(HeadEdit::Fold { .. } | HeadEdit::Truncate { .. }));
         }
         // A client that leaves so soon has not waited for an answer that is only a little late.
-        let is_impatient = self.response.is_none() && self.waited() <= NOTICED && self.acted().any(takes_time);
+        let is_impatient =
+            self.response.is_none() && self.waited() <= NOTICED && self.acted().any(FaultKind::takes_time);
         // An upgrade is a GET (RFC 6455 section 4.1); another method may never be answered.
         let is_no_upgrade = self.asked_for_upgrade()
             && self.machine().is_none()
@@ -278,21 +156,8 @@ impl<'a> Exchange<'a> {
             }
             // An application raises on a type of scope that it does not know (ASGI, Applications).
             FaultKind::Scope(ScopeEdit::Drop { key } | ScopeEdit::Set { key, .. }) => key == "type",
-            FaultKind::Scope(ScopeEdit::Headers { .. })
-            | FaultKind::Event {
-                fault:
-                    EventFault::Give { .. }
-                    | EventFault::Drop {}
-                    | EventFault::Repeat {}
-                    | EventFault::OmitKey { .. }
-                    | EventFault::ReceiveRaises { .. }
-                    | EventFault::ReceiveHangs {}
-                    | EventFault::SendRaises { .. }
-                    | EventFault::SendDelays { .. }
-                    | EventFault::SendHangs {}
-                    | EventFault::StartupFails { .. },
-                ..
-            }
+            FaultKind::Scope(_)
+            | FaultKind::Event { .. }
             | FaultKind::Head(_)
             | FaultKind::Answer(_)
             | FaultKind::Connection(_)

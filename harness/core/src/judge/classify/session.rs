@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Exchange, PATIENCE, injected::InjectedEffect, injected::NOTICED, injected::effect, injected::takes_time};
+use super::{Exchange, PATIENCE};
 use crate::{
+    fault::{InjectedEffect, NOTICED},
     record::transcript::{EventKind, app_event, outer_event},
     wire::{
         close_code::CloseCode,
@@ -76,7 +77,7 @@ impl<'a> Exchange<'a> {
         if !self.service.is_foreign() || self.service.words.events.is_empty() {
             return None;
         }
-        if self.acted().any(|kind| effect(kind) != InjectedEffect::None || takes_time(kind)) {
+        if self.acted().any(|kind| kind.effect() != InjectedEffect::None || kind.takes_time()) {
             return None;
         }
         self.events.iter().enumerate().find_map(|(index, event)| {
