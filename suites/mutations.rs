@@ -75,8 +75,8 @@ fn every_break_turns_something_red() {
             assert_eq!(compare(before, judged), Verdict::StillBroken, "the claimed fix {}: {label}", sham.defects);
         }
     }
-    for name in support::checks_of_cases() {
-        let complains = |judged: &RunResult| judged.findings.iter().any(|finding| finding.check == name);
+    for name in &support::checks_of_cases() {
+        let complains = |judged: &RunResult| judged.findings.iter().any(|finding| finding.check == name.as_str());
         let is_caught = runs.iter().any(|runs| std::iter::once(&runs.before).chain(&runs.shams).any(complains));
         let goes_red = runs.iter().any(|Runs { trial, before, shams, .. }| {
             let blind_shams: Vec<(Verdict, RunResult)> =

@@ -1,8 +1,9 @@
 //! Helpers: an application made of a function, and a target that serves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ pub(crate) use crate::tools::{at_a_time, relapse_command, signaled_command};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use relapse::{
     case::{Case, WORDS},
+    discover::Catalogue,
     environment::Environment,
     run,
     target::{Capabilities, ProcessControl, Renewal, Target},
@@ -17,6 +19,7 @@ use relapse::{
 };
 use relapse_backend::{
     revision::Revision,
+    runner::KNOWN,
     target::{Embedded, Transport},
 };
 use relapse_core::{
@@ -84,13 +87,15 @@ pub(crate) fn check_names() -> impl Iterator<Item = &'static str> {
     checks().map(|check| check.name())
 }
 
-/// The checks that need an app in Python, with the suite that sees them fail.
-pub(crate) const SEEN_BY_SUITES: [(&str, &str); 3] =
-    [("own_state", "mixups"), ("answers_agree", "mixups"), ("delivered_once", "mixups")];
-
-/// The names of the checks that cases of the built-in backend see fail.
-pub(crate) fn checks_of_cases() -> impl Iterator<Item = &'static str> {
-    check_names().filter(|name| !SEEN_BY_SUITES.iter().any(|(seen, _)| seen == name))
+/// The names of the checks that a case or its claimed fix is found by, which `suites/mutations.rs` sees fail.
+pub(crate) fn checks_of_cases() -> BTreeSet<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cases");
+    let cases = Catalogue::read(&directory, KNOWN).unwrap().cases;
+    let found_by = cases.iter().flat_map(|case| {
+        let symptoms = case.symptom.iter().chain(case.symptom_on.values()).flat_map(|symptom| &symptom.found_by);
+        symptoms.chain(case.shams.iter().flat_map(|sham| &sham.found_by))
+    });
+    found_by.cloned().collect()
 }
 
 /// The two ends an application holds.
