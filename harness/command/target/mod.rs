@@ -52,8 +52,11 @@ struct FormEntry {
     /// How such a target is written, as the help says it.
     written: &'static str,
     /// Reads a text; `None` of one that is not of this form, and an error of one that is meant to be.
-    parse: fn(&str) -> Option<Result<Arc<dyn TargetForm>, String>>,
+    parse: fn(&str) -> Option<ParsedForm>,
 }
+
+/// A target that was read, or why its text is none.
+type ParsedForm = Result<Arc<dyn TargetForm>, String>;
 
 /// A target as one form names it. It is printed as it is parsed.
 trait TargetForm: fmt::Debug + fmt::Display + Send + Sync {

@@ -211,7 +211,7 @@ impl Recorder {
         self.ledger().events.is_application_running()
     }
 
-    /// Whether a client has left of whose request neither a call nor an answer is known.
+    /// Whether neither a call nor an answer is known of a request whose client waits no longer.
     pub fn awaits_call(&self) -> bool {
         self.ledger().events.awaits_call()
     }

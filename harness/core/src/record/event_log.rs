@@ -92,11 +92,14 @@ impl EventLog {
         self.running > 0
     }
 
-    /// Whether a client has left of whose request neither a call nor an answer is known. Behind a real server it may begin later.
+    /// Whether neither a call nor an answer is known of a request that was sent, and its client waits no longer. Behind a real
+    /// server the call may begin later.
     pub fn awaits_call(&self) -> bool {
-        let mut left = self.events.iter().filter(|event| matches!(event.what, EventKind::Left));
-        let tells = |event: &Event| matches!(event.what, EventKind::Called { .. } | EventKind::ResponseSeen(_));
-        left.any(|left| !self.of_exchange(left.exchange).any(tells))
+        let tells = |what: &EventKind| {
+            matches!(what, EventKind::Called { .. } | EventKind::ResponseSeen(_) | EventKind::DeadlinePassed { .. })
+        };
+        let mut sent = self.events.iter().filter(|event| matches!(event.what, EventKind::RequestSent { .. }));
+        sent.any(|sent| !self.of_exchange(sent.exchange).any(|event| tells(&event.what)))
     }
 
     /// The events of an exchange so far.
@@ -582,18 +585,24 @@ mod tests {
 
     #[test]
     fn calls_that_have_not_ended_are_counted() {
-        use crate::{asgi::scope::ScopeType, record::transcript::PROCESS, wire::head::RequestHead};
+        use crate::{
+            asgi::scope::ScopeType,
+            client::credential::{Credential, Presented},
+            record::transcript::PROCESS,
+            wire::head::RequestHead,
+        };
+        let head = RequestHead { method: "GET".to_owned(), target: "/".into(), minor_version: 1, headers: Vec::new() };
         let called = |exchange| {
-            let head =
-                RequestHead { method: "GET".to_owned(), target: "/".into(), minor_version: 1, headers: Vec::new() };
+            let head = head.clone();
             Event { exchange, ..event(0, Actor::Front, EventKind::Called { kind: ScopeType::Http, head }) }
         };
         let mut log = EventLog::with_capacity(0);
         log.push(called(PROCESS));
         assert!(!log.is_application_running(), "the lifespan is no call of a client");
         assert!(!log.awaits_call());
-        log.push(event(0, Actor::Probe, EventKind::Left));
-        assert!(log.awaits_call(), "the call of a client that has left begins later");
+        let credential = Presented { kind: Credential::None, text: String::new(), subject: String::new() };
+        log.push(event(0, Actor::Probe, EventKind::RequestSent { head: head.clone(), credential }));
+        assert!(log.awaits_call(), "the call may begin later");
         log.push(called(0));
         assert!(!log.awaits_call());
         log.push(called(1));
