@@ -398,7 +398,12 @@ fn every_mode_authenticates(#[case] path: &str, #[case] query: &str, #[case] mod
         let steps = [step(Action::Open(upgrade)), wait("connection_established")];
         let transcript = serve(Environment::Staging, Vec::new(), &steps);
         let reading = Exchange::of(&transcript, 0);
-        let expected = if credential == Credential::Valid { Class::Served } else { Class::RefusedAuth };
+        let expected = match credential {
+            Credential::Valid => Class::Served,
+            // It is more than the server takes.
+            Credential::OverLong => Class::RefusedRequest,
+            _ => Class::RefusedAuth,
+        };
         assert_eq!(reading.outcome().class, expected, "{credential:?} on {path}?{query}");
         let names = |event: &relapse_core::record::transcript::Event| {
             matches!(&event.what, EventKind::FrameSeen(frame)

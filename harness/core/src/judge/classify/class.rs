@@ -8,7 +8,7 @@ use crate::{
         cause::Cause,
         outcome::{Class, Ending},
     },
-    record::transcript::{EventKind, ServerRefusal},
+    record::transcript::EventKind,
     wire::{close_code::CloseCode, head::header},
 };
 
@@ -32,8 +32,8 @@ impl<'a> Exchange<'a> {
             Ending::Left if self.response.is_none() && self.is_slowed_down() && self.waited() <= PATIENCE => {
                 Class::RefusedUnavailable
             }
-            // It is not known how long a user's own app may take: its client has left of its own accord.
-            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::Served,
+            // It is not known how long a user's own app may take.
+            Ending::Left if self.response.is_none() && self.service.is_foreign() => Class::RefusedUnavailable,
             Ending::Left if self.response.is_none() => Class::Hang,
             Ending::Parted { .. } | Ending::Left => self.class_of_session(),
             Ending::Refused if self.absent || self.signaled.is_some() => Class::RefusedUnavailable,
@@ -41,16 +41,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the server refused the request for what its head holds: for more than it takes, or for something that it
-    /// leaves without an answer.
+    /// Whether the server refused the request because its head holds more than it takes.
     fn is_refused_for_its_head(&self) -> bool {
-        let is_seen = self.has(|what| match what {
-            EventKind::RequestRefused { refusal, excess } => {
-                excess.is_some() || !matches!(refusal, ServerRefusal::Status(_))
-            }
-            _ => false,
-        });
-        is_seen || self.is_over_limit
+        self.has(|what| matches!(what, EventKind::RequestRefused { excess: Some(_), .. })) || self.is_over_limit
     }
 
     fn class_of_status(&self, status: u16, cause: Cause) -> Class {
