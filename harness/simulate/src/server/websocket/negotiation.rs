@@ -193,6 +193,14 @@ impl Protocol for Negotiation {
 }
 
 impl Negotiation {
+    /// The phase that events meet: some servers take those of a session whose call has ended.
+    fn phase_for_events(&self) -> ServerPhase {
+        match self.phase {
+            ServerPhase::Abandoned if self.profile.sequence.abandoned.is_none() => ServerPhase::Open,
+            phase => phase,
+        }
+    }
+
     /// Takes an event whose text UTF-8 cannot encode. Only a server that is about to write the text looks at it.
     fn take_unencodable(
         &mut self,
@@ -206,7 +214,8 @@ impl Negotiation {
             Outbound::WebsocketSend { bytes, .. } => bytes.is_none() || sequence.both_send == Both::Text,
             _ => after.close_reason == CloseReason::Kept,
         };
-        let is_open = self.phase == ServerPhase::Open && !self.events.closed && !self.events.mute;
+        let is_shut = sequence.keeps == StateTracking::Events && (self.events.closed || self.events.mute);
+        let is_open = self.phase_for_events() == ServerPhase::Open && !is_shut;
         if !(is_open && is_written) {
             return self.take_event(event, outgoing);
         }
@@ -243,11 +252,7 @@ impl Negotiation {
         if self.profile.sequence.keeps == StateTracking::Stream {
             return self.take_as_stream(event, outgoing);
         }
-        let phase = match self.phase {
-            ServerPhase::Abandoned if self.profile.sequence.abandoned.is_none() => ServerPhase::Open,
-            phase => phase,
-        };
-        match (phase, event) {
+        match (self.phase_for_events(), event) {
             (ServerPhase::Connecting, Outbound::WebsocketAccept { subprotocol, headers }) => {
                 self.accept(subprotocol, headers, outgoing)
             }
