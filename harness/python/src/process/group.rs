@@ -29,7 +29,7 @@ use super::{
 };
 
 /// The groups that run.
-static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+static GROUPS: Mutex<Groups> = Mutex::new(Groups { running: BTreeSet::new(), are_over: false });
 
 /// The number of the next group.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -44,14 +44,24 @@ pub const FREE_AT_ONCE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 /// The variable that names the group of a process.
 const MARK: &str = "RELAPSE_GROUP";
 
-/// Ends every process that we started, and whatever it started: for a process that is told to end itself.
+/// The groups of this process.
+struct Groups {
+    /// The ids of their first processes.
+    running: BTreeSet<u32>,
+    /// Whether this process ends, and starts no more.
+    are_over: bool,
+}
+
+/// Ends every process that we started, and whatever it started, and lets no further one start: for a process that ends.
 pub fn end_all() {
+    let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    groups.are_over = true;
     if is_reaper() {
+        drop(groups);
         return end_descendants();
     }
-    let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
-    let below = ProcessTable::read().below(groups.iter().copied());
-    groups.iter().for_each(|group| kill(*group, Signal::KILL));
+    let below = ProcessTable::read().below(groups.running.iter().copied());
+    groups.running.iter().for_each(|group| kill(*group, Signal::KILL));
     kill_all(&below);
 }
 
@@ -84,10 +94,13 @@ impl Group {
         if !is_wanted && std::env::var_os(option).is_some_and(|ours| ours == value) {
             command.env_remove(option);
         }
-        // With this lock, `end_all` runs either before this spawn or after the insert.
+        // With this lock, `end_all` runs either before this, and nothing is started, or after the insert.
         let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        if groups.are_over {
+            return Err(io::Error::other("the command ends"));
+        }
         let child = confinement::spawn(command, confinement)?;
-        groups.insert(child.id());
+        groups.running.insert(child.id());
         Ok(Group { child, mark, ended: None })
     }
 
@@ -126,7 +139,7 @@ impl Group {
         below.iter().for_each(|process| process.reap());
         adopted.iter().for_each(|process: &Process| process.reap());
         self.ended = Some(status);
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.child.id());
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).running.remove(&self.child.id());
         Ok(status)
     }
 
@@ -136,7 +149,7 @@ impl Group {
         let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let table = ProcessTable::read();
         let strays: Vec<Process> =
-            table.children(std::process::id()).filter(|child| !groups.contains(&child.id)).collect();
+            table.children(std::process::id()).filter(|child| !groups.running.contains(&child.id)).collect();
         let mut found = Vec::new();
         for stray in strays {
             if stray.variable(MARK).as_ref() == Some(&self.mark) {
@@ -153,7 +166,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         // Whatever it started goes with it.
         let _ = self.end();
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.child.id());
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).running.remove(&self.child.id());
     }
 }
 
