@@ -1,10 +1,7 @@
 //! Nothing keeps the client waiting past its limit.
 
 use super::{Harm, Property, RunView, Violation};
-use crate::judge::{
-    cause::Cause,
-    outcome::{Class, Ending},
-};
+use crate::judge::outcome::{Class, Ending};
 
 pub(super) const CHECK: Property = Property {
     name: "bounded_wait",
@@ -15,8 +12,8 @@ pub(super) const CHECK: Property = Property {
 
 fn check(evidence: &RunView<'_>) -> Vec<Violation> {
     let vain = evidence.exchanges().filter_map(|(reading, outcome)| match &outcome.ending {
-        // A server that leaves a request without an answer never called the application.
-        Ending::Hang { .. } if outcome.cause == Cause::Server => None,
+        // The server does not answer a request that holds more than it takes.
+        Ending::Hang { .. } if outcome.class == Class::RefusedRequest => None,
         Ending::Hang { waiting_for } => {
             let message = format!("the client waited for {waiting_for} until its limit passed ({})", outcome.cause);
             Some(reading.violation(waiting_for, message))

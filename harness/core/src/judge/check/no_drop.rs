@@ -2,9 +2,8 @@
 
 use super::{Harm, Property, RunView, Violation};
 use crate::judge::{
-    cause::Cause,
     classify::Exchange,
-    outcome::{Ending, Outcome},
+    outcome::{Class, Ending, Outcome},
 };
 
 pub(super) const CHECK: Property = Property {
@@ -21,8 +20,8 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
 fn complain(reading: &Exchange<'_>, outcome: &Outcome) -> Option<Violation> {
     let cause = outcome.cause.to_string();
     match outcome.ending {
-        // A server that closes on a request of its own accord never called the application.
-        Ending::Drop if outcome.cause == Cause::Server => None,
+        // The server closes on a request that holds more than it takes.
+        Ending::Drop if outcome.class == Class::RefusedRequest => None,
         Ending::Drop => {
             let message = format!("the connection ended without a close frame; clients report 1006 ({cause})");
             Some(reading.violation(cause, message))
