@@ -715,3 +715,45 @@ async def ask(scope, receive, send):
     let (_, verdict, entry) = run(directory.path(), case, &[&BOTH[..], server].concat());
     assert_eq!(verdict, "still-broken", "{entry:#}");
 }
+
+/// An app that logs an error for each request, and answers it.
+const LOGS: &str = "import logging\n\nasync def ask(scope, receive, send):\n    logging.error('lost')\n    \
+                    await answer(send, 200)\n";
+
+/// A log claimed for a client's mistake is the same log where a service file makes it one without a mistake, and no other
+/// finding stands for it.
+#[rstest]
+#[case::the_other_check_of_logs("no_error_log_for_client_fault", "fixed")]
+#[case::another_check("no_drop", "not-reproduced")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_claimed_log_is_found_by_either_check(#[case] claimed: &str, #[case] expected: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    put(&directory.path().join("before"), LOGS);
+    put(&directory.path().join("after"), "async def ask(scope, receive, send):\n    await answer(send, 200)\n");
+    std::fs::write(directory.path().join("relapse.toml"), "[paths]\nhealth = [\"/ask\"]\n").unwrap();
+    let case = format!(
+        "summary = \"x\"\n[[step]]\nrequest = \"GET /ask\"\n[expect]\naccept = [\"ok\"]\n[symptom]\noutcome = \"http \
+         200\"\nfound_by = [\"{claimed}\"]\n"
+    );
+    let (_, verdict, entry) = run(directory.path(), &case, &BOTH);
+    assert_eq!(verdict, expected, "{entry:#}");
+}
+
+/// A server may call the app for a client that is gone already; the exception of that call is seen all the same.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_call_for_a_client_that_is_gone_is_seen_behind_a_server() {
+    let directory = app(
+        "async def ask(scope, receive, send):\n    while (await receive())['type'] != 'http.disconnect':\n        \
+                         pass\n    raise RuntimeError('left')\n",
+    );
+    let body = "x".repeat(1000);
+    let case = format!(
+        "summary = \"x\"\n[[step]]\nrequest = \"POST /ask\"\nbody = {{ text = \"{body}\" }}\n[[fault]]\nat = \"edge\"\nkind = \
+         \"cut\"\ndirection = \"to-server\"\nafter_bytes = 600\n[expect]\naccept = [\"cut-by-fault\"]\n"
+    );
+    let server = [&ONE[..], &["--server", SERVER.1]].concat();
+    let (_, verdict, entry) = run(directory.path(), &case, &server);
+    let told = entry["after"].to_string();
+    assert!(verdict == "failed" && told.contains("RuntimeError: left"), "{entry:#}");
+}
