@@ -45,13 +45,13 @@ pub(super) const TARGET: &str = "Target";
 /// The forms of a target, in the order of the help. The first takes every text that no other takes.
 static FORMS: [&FormEntry; 2] = [&url::FORM, &python::FORM];
 
-/// A form in which users name something of their own. One is a file in this directory, and its place in [`FORMS`].
+/// A form in which users name a target of their own. Each form is a file in this directory and an entry of [`FORMS`].
 struct FormEntry {
-    /// The noun for its targets, by which it is told from the other forms.
+    /// The noun for its targets, unique among the forms.
     noun: &'static str,
     /// How such a target is written, as the help says it.
     written: &'static str,
-    /// Reads a text; `None` of one that is not of this form, and an error of one that is meant to be.
+    /// Reads a text: `None` if it is not of this form, an error if it is and is malformed.
     parse: fn(&str) -> Option<ParsedForm>,
 }
 
@@ -66,7 +66,7 @@ trait TargetForm: fmt::Debug + fmt::Display + Send + Sync {
     /// The clock it is reached on.
     fn clock(&self, python: &PythonArgs) -> Clock;
 
-    /// Checks that what is said beside it goes with it, and that it may be contacted.
+    /// Checks that the other options fit it, and that it may be contacted.
     fn check(&self, python: &PythonArgs, profiles: &[String], service_file: &ServiceFileArgs)
     -> Result<(), UsageError>;
 
@@ -79,12 +79,12 @@ trait TargetForm: fmt::Debug + fmt::Display + Send + Sync {
         token: &str,
     ) -> Result<External>;
 
-    /// Something that reaches it once more, for another worker; nothing where it is there once.
+    /// A launcher of a further instance of it for another worker; `None` where there is only one.
     fn once_more(&self, _: TargetContext<'_>, _: &ServiceFile, _token: &str) -> Result<Option<Box<Launch>>> {
         Ok(None)
     }
 
-    /// Where a Python application is; nothing of anything else.
+    /// The directory and interpreter of a Python application; `None` of any other target.
     fn site(&self, _: &PythonArgs) -> Result<Option<PythonSite>> {
         Ok(None)
     }
@@ -198,7 +198,7 @@ impl TargetSpec {
         self.target.clock(python)
     }
 
-    /// Checks that each of these versions of it is of its form, goes with what is said beside it, and may be contacted.
+    /// Checks that each of these versions has its form, fits the other options, and may be contacted.
     pub(super) fn check_versions(
         &self,
         versions: &[&TargetSpec],
@@ -215,7 +215,7 @@ impl TargetSpec {
         Ok(())
     }
 
-    /// Checks that what is said beside it goes with it, and that it may be contacted.
+    /// Checks that the other options fit it, and that it may be contacted.
     pub(super) fn check(
         &self,
         python: &PythonArgs,
@@ -293,12 +293,12 @@ impl TargetSpec {
         self.target.reach(runtime, context, binding, token)
     }
 
-    /// Where a Python application is; nothing of anything else.
+    /// The directory and interpreter of a Python application; `None` of any other target.
     pub(super) fn site(&self, python: &PythonArgs) -> Result<Option<PythonSite>> {
         self.target.site(python)
     }
 
-    /// Something that reaches it once more, for another worker; nothing where it is there once.
+    /// A launcher of a further instance of it for another worker; `None` where there is only one.
     pub(super) fn once_more(
         &self,
         context: TargetContext<'_>,

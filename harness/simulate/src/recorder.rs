@@ -211,7 +211,7 @@ impl Recorder {
         self.ledger().events.is_application_running()
     }
 
-    /// Whether neither a call nor an answer is known of a request whose client waits no longer.
+    /// Whether a request was sent that has led to neither a call nor an answer, and whose client did not wait until its limit.
     pub fn awaits_call(&self) -> bool {
         self.ledger().events.awaits_call()
     }

@@ -1,4 +1,4 @@
-//! The part of a fault in what client and app get to see, so that the service is not blamed for it.
+//! The changes that a fault itself makes for client and app, so that the service is not blamed for them.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub enum InjectedEffect {
 pub const NOTICED: Duration = Duration::from_millis(500);
 
 impl InjectedEffect {
-    /// That of something which comes later by a time.
+    /// The effect of a delay.
     pub(super) fn of_delay(delay: &Time) -> InjectedEffect {
         if delay.0 >= NOTICED { InjectedEffect::Slows } else { InjectedEffect::None }
     }

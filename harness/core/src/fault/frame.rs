@@ -253,7 +253,7 @@ pub enum FrameWaits {
 }
 
 impl FrameFault {
-    /// Whether there is anything to act on in a frame that is meant.
+    /// Whether the fault can act on a frame that its trigger selects.
     pub fn applies_to(&self, frame: &Frame) -> bool {
         // A control frame cannot be cut.
         !matches!(self, FrameFault::Split {}) || (frame.is_message() && frame.is_final)

@@ -92,8 +92,8 @@ impl EventLog {
         self.running > 0
     }
 
-    /// Whether neither a call nor an answer is known of a request that was sent, and its client waits no longer. Behind a real
-    /// server the call may begin later.
+    /// Whether a request was sent that has led to neither a call nor an answer, and whose client did not wait until its limit.
+    /// Behind a real server the call may still begin.
     pub fn awaits_call(&self) -> bool {
         let tells = |what: &EventKind| {
             matches!(what, EventKind::Called { .. } | EventKind::ResponseSeen(_) | EventKind::DeadlinePassed { .. })

@@ -655,7 +655,7 @@ impl Ear {
         Ok(())
     }
 
-    /// Whether something can be read within the limit, in which the time does not count that it is queued for a processor.
+    /// Whether something can be read within the limit. The time in which the interpreter is queued for a processor does not count.
     fn is_readable(&self, limit: Duration) -> bool {
         // Almost always it answers at once.
         if is_readable(self.from.get_ref(), AT_ONCE.min(limit)) {

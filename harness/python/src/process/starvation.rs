@@ -1,5 +1,5 @@
-//! The time in which an application is ready to run while other programs have the processors. It counts for no limit of the
-//! application's, so that a busy machine makes no finding.
+//! The time in which an application is ready to run while other programs have the processors. Limits on the application do not
+//! count it, so that a busy machine causes no finding.
 
 use std::fs;
 use std::time::Duration;

@@ -273,8 +273,8 @@ pub fn named(name: &str, own: &[&'static dyn Check]) -> Option<&'static dyn Chec
     ALL.iter().chain(own).copied().find(|check| check.name() == name)
 }
 
-/// Whether two checks see one thing, and differ in whose mistake it is for. In a service of a user's own that depends on how
-/// much of it is known.
+/// Whether two checks look for the same thing. Those of error logs differ only in whether the client is at fault, and how much
+/// is known of a user's service decides which of the two finds a log.
 pub fn see_one_thing(one: &str, other: &str) -> bool {
     let of_logs = [no_error_log::CHECK.name, no_error_log_for_client_fault::CHECK.name];
     one == other || (of_logs.contains(&one) && of_logs.contains(&other))

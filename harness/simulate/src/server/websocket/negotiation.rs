@@ -193,7 +193,7 @@ impl Protocol for Negotiation {
 }
 
 impl Negotiation {
-    /// The phase that events meet: some servers take those of a session whose call has ended.
+    /// The phase in which an event is taken. Some servers still take events for an open session after its call has ended.
     fn phase_for_events(&self) -> ServerPhase {
         match self.phase {
             ServerPhase::Abandoned if self.profile.sequence.abandoned.is_none() => ServerPhase::Open,
@@ -201,7 +201,7 @@ impl Negotiation {
         }
     }
 
-    /// Takes an event whose text UTF-8 cannot encode. Only a server that is about to write the text looks at it.
+    /// Takes an event whose text UTF-8 cannot encode. It fails only where the server would write the text.
     fn take_unencodable(
         &mut self,
         mut event: Outbound,
@@ -496,7 +496,7 @@ impl Negotiation {
         self.denial = Some((status, headers, Vec::new()));
     }
 
-    /// Whether the application has closed for the server, which could not write the close.
+    /// Whether the server counts the session as closed by the application, although it could not write the close frame.
     pub(super) fn has_unwritten_close(&self) -> bool {
         let is_closed = self.phase == ServerPhase::Closed && self.own_close.is_none();
         is_closed && self.is_accepted && self.refusal.is_none() && !self.is_broken
