@@ -1409,6 +1409,26 @@ class Clocks(ShimCase):
         self.assertEqual(events, [("send", 1, {})])
         self.assertTrue(SECOND // 2 <= shim.now < SECOND, shim.now)
 
+    def test_endless_turns_take_longer_steps(self):
+        """An hour of them takes no minute, and timers of the app come at their times nevertheless."""
+        shim = self.run_app("""
+            import asyncio, time
+            async def app(scope, receive, send):
+                loop, seen = asyncio.get_running_loop(), []
+                start = loop.time()
+                for seconds in (0.125, 100.5, 3600):
+                    loop.call_later(seconds, lambda: seen.append(loop.time() - start))
+                while len(seen) < 3: await asyncio.sleep(0)
+                await send({"seen": seen})
+            """)
+        timer, events = shim.batch(("call", 1, http_scope()))
+        turns = 0
+        while not events:
+            turns += 1
+            self.assertLess(turns, 4000)
+            timer, events = shim.batch(at=timer)
+        self.assertEqual(events, [("send", 1, {"seen": [0.125, 100.5, 3600.0]})])
+
     def test_sleep_blocks_the_loop(self):
         shim = self.run_app("""
             import asyncio, logging, time

@@ -548,7 +548,8 @@ WORK_LIMITS = 3  # times the blocked limit: how long virtual time waits for work
 SLOW = SECOND // 10  # a warning says that the loop was kept so long, as in asyncio's debug mode
 FREE_READS = 100_000  # of the clocks, before the app is taken for one that polls them
 FREE_TURNS = 10_000  # of the loop at one moment, before the app is taken for one that polls
-STEP = SECOND // 100  # of virtual time for one that polls
+STEP = SECOND // 100  # of virtual time for one that polls, at first
+LONGEST_STEP = SECOND  # of virtual time for a loop that polls for long
 READS_A_STEP = 1000
 TURNS_A_STEP = 100
 OWN_PATIENCE = 0.1  # seconds, real, for threads that the app itself started
@@ -1652,6 +1653,7 @@ class Session:
         self.owes_answer = False
         self.turn_count = 0  # of the loop
         self.last_count = 0  # when the harness had its turn
+        self.last_ns = 0
         self.was_busy = False  # the harness had its turn while the loop could not rest
         self.has_commands = False  # that came then
         self.is_held = False  # the harness was told that the app blocks the loop
@@ -1767,8 +1769,15 @@ class Session:
             if ready or self.clock.wake_next():
                 return ready
         if self.turn_count - self.last_count > FREE_TURNS:
-            self.let_time_pass(self.clock.now_ns + STEP)
+            timer = self.loop.deadline()
+            if not self.loop.catch_up(timer):
+                self.let_time_pass(min(filter(None, (self.next_step(), timer))))
         return self.selector.poll(0) if has_files else []
+
+    def next_step(self):
+        """How far a loop that polls is to go: one that has polled for long takes longer steps."""
+        now_ns = self.clock.now_ns
+        return now_ns + min(max(STEP, (now_ns - self.last_ns) // 32), LONGEST_STEP)
 
     ident = _thread.get_ident()  # of the loop's thread
 
@@ -2052,6 +2061,7 @@ class Session:
             if clock.reads:
                 clock.forget_reads()
             now_ns += clock.start_ns
+            self.last_ns = now_ns
             if now_ns > clock.now_ns or loop._scheduled:
                 loop.advance(now_ns)
         self.execute(commands)
