@@ -533,6 +533,26 @@ fn a_clause_names_what_never_came() {
     assert!(clause.ends_with("; a `reply` message never came"), "{clause}");
 }
 
+/// A wait for a type that a message only has as its text says which wait finds the message.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_clause_tells_of_a_mistaken_wait() {
+    let directory = app("
+async def ask(scope, receive, send):
+    await opened(receive, send)
+    await say(send, (await receive())['text'])
+    await listen(receive)
+");
+    for (wait, advised) in [("wait = \"hello\"", true), ("wait_text = \"hell no\"", false), ("wait = \"bye\"", false)] {
+        let case = format!(
+            "summary = \"x\"\nstep = [{{ open = \"/ask\" }}, {{ send = \"hello\" }}, {{ {wait} }}]\n[expect]\naccept = [\"ok\"]\n"
+        );
+        let (_, verdict, entry) = run(directory.path(), &case, &["--target", "asgi:service:app"]);
+        let clause = entry["after"]["clause"].as_str().unwrap_or_default();
+        assert!(verdict == "failed" && clause.contains("`wait_text` finds it") == advised, "{wait}: {entry:#}");
+    }
+}
+
 /// A session in which the answer never comes, but whose close is answered, is silent: for every client, the healthy one too.
 #[test]
 fn a_session_that_is_deaf_is_silent() {

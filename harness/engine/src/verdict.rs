@@ -598,7 +598,8 @@ pub fn clause(run: &RunResult) -> String {
         }
         _ => None,
     };
-    let clauses: Vec<String> = why.into_iter().chain(missing).collect();
+    let advice = reading.as_ref().and_then(Exchange::mistaken_wait);
+    let clauses: Vec<String> = why.into_iter().chain(missing).chain(advice).collect();
     let why = if clauses.is_empty() { String::new() } else { format!(": {}", clauses.join("; ")) };
     format!("{ending} ({class}, {cause}){why}")
 }

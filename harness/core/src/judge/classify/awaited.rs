@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Exchange;
+use crate::client::step::Awaited;
 use crate::record::transcript::{BodyPart, EventKind};
+use crate::wire::frame::Opcode;
 
 /// A part of a body that came later than the case allows, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,23 @@ impl<'a> Exchange<'a> {
             EventKind::DeadlinePassed { waiting_for, .. } => Some(waiting_for.clone()),
             EventKind::AwaitedNeverCame { waiting_for, .. } => Some(waiting_for.to_string()),
             _ => None,
+        })
+    }
+
+    /// Advice where the client waited for a message of a type, and one came that only has that text: another wait finds it.
+    pub fn mistaken_wait(&self) -> Option<String> {
+        let name = self.events.iter().find_map(|event| match &event.what {
+            EventKind::AwaitedNeverCame { waiting_for: Awaited::Message(name), .. } => Some(name.as_str()),
+            _ => None,
+        })?;
+        let has_text = self.events.iter().any(|event| match &event.what {
+            EventKind::FrameSeen(frame) if frame.opcode == Opcode::Text => {
+                std::str::from_utf8(&frame.payload).is_ok_and(|text| text.contains(name))
+            }
+            _ => false,
+        });
+        has_text.then(|| {
+            format!("a message with that text came, but its JSON `type` is not `{name}`; `wait_text` finds it")
         })
     }
 }
