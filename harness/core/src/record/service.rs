@@ -205,7 +205,7 @@ impl Service {
     }
 }
 
-/// The kinds of targets. A kind is a variant and its [`KindFacts`].
+/// The kinds of targets. A kind is a variant and its `KindFacts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum TargetKind {
     /// The built-in backend.
