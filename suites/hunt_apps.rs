@@ -153,6 +153,59 @@ fn the_code_that_is_reached_steers_the_hunt() {
     assert!(told.contains("POST /orders; never service.py:23\n"), "{told}");
 }
 
+/// An app with a mistake for one value in a query, a body and a message each: a number that its code names, and values that
+/// Python reads as JSON and `serde_json` does not hold.
+const FOR_ONE_VALUE: &str = r#"
+import json
+
+from fastapi import FastAPI, Request, WebSocket
+
+app = FastAPI()
+LEAP = 366
+
+
+@app.get("/day")
+async def day(number: int = 1):
+    return {"left": 1 // (number - LEAP)}
+
+
+@app.post("/share")
+async def share(request: Request):
+    try:
+        weight = (await request.json())["weight"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {"share": 0}
+    return {"share": int(100 * weight) if isinstance(weight, float) else 0}
+
+
+@app.websocket("/names")
+async def names(websocket: WebSocket):
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        name = json.loads(text).get("name", "") if text.startswith("{") else ""
+        await websocket.send_bytes(str(name).encode())
+"#;
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn values_that_only_the_code_or_python_knows_are_drawn() {
+    let python = crate::stage::python();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), FOR_ONE_VALUE).unwrap();
+    let hunt = ["hunt", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--faults", "edge"];
+    let (_, told) = relapse(directory.path(), &[&hunt[..], &["--cases", "1500"]].concat());
+    let exceptions = [
+        "ZeroDivisionError: integer division or modulo by zero (service.py:12 in day)",
+        "ValueError: cannot convert float NaN to integer (service.py:21 in share)",
+        "OverflowError: cannot convert float infinity to integer (service.py:21 in share)",
+        "ValueError: Exceeds the limit (4300 digits)",
+        "UnicodeEncodeError in names",
+    ];
+    for exception in exceptions {
+        assert!(told.contains(exception), "{exception}: {told}");
+    }
+}
+
 /// Routes of a server behind a URL are those of its OpenAPI document, in a file or behind a URL of its own.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

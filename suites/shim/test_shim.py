@@ -289,7 +289,7 @@ class Loading(ShimCase):
             @app.put("/orders/{order}")
             async def put(order: uuid.UUID, body: Order, page: Annotated[int, Query(gt=2)],
                           user=Depends(session)):
-                return user["user_id"], "colour"
+                return user["user_id"], "colour", page % 97 == 13, page in (1, 44)
             @app.post("/two")
             def two(a: int = Body(), b: str = Body()): pass
             """)
@@ -300,6 +300,7 @@ class Loading(ShimCase):
         self.assertEqual(json.loads(put["body"]),
                          {"name": "aaa", "parts": [{"size": 6, "kind": "small"}]})
         self.assertEqual(put["words"], ["user_id", "colour"])
+        self.assertEqual((put["numbers"], routes["/two"]["numbers"]), ([97, 13, 44], []))
         self.assertEqual((routes["/two"]["body"], routes["/two"]["content_type"]),
                          ('{"a": 1, "b": "a"}', "application/json"))
 

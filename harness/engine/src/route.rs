@@ -42,6 +42,8 @@ pub struct Route {
     pub messages: Vec<String>,
     /// Words from its code: names of parameters, keys of messages, values.
     pub words: Vec<String>,
+    /// Numbers from its code, other than -1, 0 and 1.
+    pub numbers: Vec<i64>,
     /// Where it comes from.
     pub source: RouteSource,
 }
@@ -201,6 +203,16 @@ impl Route {
         // As the table of a file has them.
         request.headers.sort();
         request
+    }
+
+    /// Whether something in a visit can be varied there: a parameter, a body, a message, or what its code names.
+    pub fn takes_something(&self) -> bool {
+        let texts = [&self.words, &self.messages, &self.subprotocols];
+        let parameters = [&self.params, &self.query, &self.headers, &self.cookies];
+        texts.iter().any(|texts| !texts.is_empty())
+            || parameters.iter().any(|parameters| !parameters.is_empty())
+            || !self.numbers.is_empty()
+            || !self.content_type.is_empty()
     }
 
     /// Gives a request this body, of the type that the route takes.

@@ -17,6 +17,13 @@ use relapse_core::{
     wire::close_code::CloseCode,
 };
 
+/// The exceptions by which a library refuses a path that no route has: the type, the end of the file's path, and the start of
+/// the text. Channels 4.3 raises these.
+const REFUSALS_OF_PATHS: [(&str, &str, &str); 2] = [
+    ("ValueError", "channels/routing.py", "No route found for path"),
+    ("ValueError", "channels/routing.py", "No application configured for scope type"),
+];
+
 /// Something that is wrong with a run.
 #[derive(Debug, Clone)]
 pub(super) struct Complaint {
@@ -132,8 +139,22 @@ fn look_at(
         complaint.key.site = site.filter(|site| site.route.is_some() || site.exception.is_some());
     }
     let mut seen = BTreeSet::new();
-    all.retain(|complaint| seen.insert(complaint.key.clone()));
+    all.retain(|complaint| !is_refused_guess(complaint, &evidence) && seen.insert(complaint.key.clone()));
     all
+}
+
+/// Whether a complaint is about a path that the app has no route for, and says so: the guess of a hunt is no mistake of the app.
+fn is_refused_guess(complaint: &Complaint, evidence: &RunView<'_>) -> bool {
+    let has_route = complaint.key.site.as_ref().is_none_or(|site| site.route.is_some());
+    let reading = complaint.exchange.and_then(|number| evidence.readings.get(number));
+    !has_route && reading.and_then(own_exception).is_some_and(refuses_path)
+}
+
+fn refuses_path(exception: &Exception) -> bool {
+    REFUSALS_OF_PATHS.iter().any(|(type_name, file, text)| {
+        let is_there = exception.place.as_ref().is_some_and(|place| place.file.ends_with(file));
+        is_there && exception.type_name == *type_name && exception.message.starts_with(text)
+    })
 }
 
 /// The route of an exchange, and the exception behind its end. The built-in service is known: what tells its findings
@@ -148,4 +169,27 @@ fn site(ground: &Ground, reading: &Exchange<'_>, outcome: &Outcome) -> Option<Fi
         );
     let exception = own_exception(reading).or_else(|| handled(reading).filter(|_| answers_for).last());
     Some(FindingSite { route, exception: exception.map(RaisedAt::from) })
+}
+
+#[cfg(test)]
+mod tests {
+    use relapse_core::asgi::exception::{CodePlace, Exception};
+
+    use super::refuses_path;
+
+    #[test]
+    fn a_router_refuses_a_path_by_its_own_exception() {
+        let raised = |type_name: &str, file: &str, message: &str| Exception {
+            type_name: type_name.to_owned(),
+            message: message.to_owned(),
+            place: Some(CodePlace { file: file.to_owned(), line: 136, function: "__call__".to_owned() }),
+        };
+        let (router, text) = ("/venv/site-packages/channels/routing.py", "No route found for path 'a'.");
+        assert!(refuses_path(&raised("ValueError", router, text)));
+        assert!(refuses_path(&raised("ValueError", router, "No application configured for scope type 'http'")));
+        assert!(!refuses_path(&raised("ValueError", "service.py", text)));
+        assert!(!refuses_path(&raised("ValueError", router, "not enough values to unpack")));
+        assert!(!refuses_path(&raised("KeyError", router, text)));
+        assert!(!refuses_path(&Exception { place: None, ..raised("ValueError", router, text) }));
+    }
 }

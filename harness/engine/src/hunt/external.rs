@@ -98,6 +98,10 @@ impl RouteKind {
 /// How much more weight a route has that has code which no case has reached.
 const FAVORED: u32 = 3;
 
+/// How much more weight a route has that takes something which can be varied. One of a library that only serves a page or a
+/// document takes nothing.
+const VARIABLE: u32 = 4;
+
 /// The words of a target, where these routes are favored.
 #[derive(Clone, Copy)]
 struct Words<'w> {
@@ -153,14 +157,15 @@ impl Translator for Words<'_> {
 }
 
 impl<'w> Words<'w> {
-    /// The routes as candidates, each with its weight: mostly those that speak the same as the visit, and those with code
-    /// that no case has reached.
+    /// The routes as candidates, each with its weight: mostly those that speak the same as the visit, those with code that
+    /// no case has reached, and those that take something.
     fn candidates(&self, of_visit: RouteKind) -> impl Iterator<Item = (u32, String, Option<&'w Route>)> {
         let Words { target, favored } = *self;
         target.routes.iter().map(move |route| {
             let weight = if RouteKind::of(route) == of_visit { LIKE } else { UNLIKE };
             let name = route.to_string();
             let weight = if favored.contains(&name) { weight * FAVORED } else { weight };
+            let weight = if route.takes_something() { weight * VARIABLE } else { weight };
             (weight, name, Some(route))
         })
     }

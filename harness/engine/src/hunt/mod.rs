@@ -15,6 +15,7 @@ mod shrink;
 mod standard;
 mod steering;
 mod stories;
+mod values;
 mod versions;
 
 use std::cell::{Cell, RefCell};

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::generate::{Oddity, PlainRequest, Session, give_header, header, millis, one_of, step};
+use super::values::{message, odd, spoilt_body, spoilt_message, spoilt_pairs, word};
 use crate::route::{Parameter, Route, push_query};
 use relapse_core::{
     choices::Choices,
@@ -17,38 +18,10 @@ use relapse_core::{
     wire::percent::{RESERVED, encoded},
 };
 
-/// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
-const ODD: [&[u8]; 23] = [
-    b"",
-    b"%20",
-    b"abc",
-    b"-1",
-    b"0",
-    b"99999999999999999999999",
-    b"1e999",
-    b"NaN",
-    b"null",
-    b"true",
-    b"%5B%5D",
-    b"%7B%22a%22:1%7D",
-    b"%00",
-    b"%ff%fe",
-    b"%zz",
-    b"%C3%A9%F0%9F%92%A5",
-    b"%2E%2E%2F",
-    b"%27%20OR%201=1",
-    b"2026-13-45",
-    b"2026-01-02",
-    b"2026-01-02T03:04:05",
-    b"%C3%A9",
-    b"a,b",
-];
-
 /// Values that no header takes.
 const ODD_HEADERS: [&[u8]; 8] = [b"", b" ", b"abc", b"-1", b"\xff\xfe", b"caf\xc3\xa9", b"Bearer", b"a, b; c=\"d"];
 
-/// More bytes than any application wants in a parameter, and in a body.
-const LONG: usize = 9000;
+/// More bytes than any application wants in a body.
 const LONG_BODY: usize = 200_000;
 
 /// A session on a route for WebSockets, or a plain request to any other.
@@ -68,7 +41,7 @@ pub(super) fn session(session: &Session, route: &Route) -> Vec<Step> {
         request.offers = vec![own.unwrap_or_else(|| offers.one(&["chat", "graphql-ws", "v1.json"]).to_owned())];
     }
     let mut steps = vec![step(Action::Open(request))];
-    steps.extend(said(choices.fork("said"), &route.messages).into_iter().map(|text| step(Action::SendText(text))));
+    steps.extend(said(choices.fork("said"), route).into_iter().map(|text| step(Action::SendText(text))));
     let further = choices.fork("further");
     steps.extend((0..further.fork("count").count(0..=3)).map(|number| further_step(further.nth(number), route)));
     // So that it can be answered before the client goes.
@@ -88,12 +61,13 @@ fn further_step(choices: Choices, route: &Route) -> Step {
     if choices.fork("is pause").happens(1, 4) {
         return Step::new(Action::Pause, millis(choices.fork("pause"), &[1, 100, 1000, 35_000]));
     }
-    step(message(choices.fork("message"), &route.words))
+    step(message(choices.fork("message"), route))
 }
 
 /// A client's earlier messages there, from its first word on; in one message something may be missing or of another
 /// type.
-fn said(choices: Choices, messages: &[String]) -> Vec<String> {
+fn said(choices: Choices, route: &Route) -> Vec<String> {
+    let messages = &route.messages;
     if messages.is_empty() || choices.fork("nothing").happens(1, 4) {
         return Vec::new();
     }
@@ -101,23 +75,9 @@ fn said(choices: Choices, messages: &[String]) -> Vec<String> {
     let spoilt_one = choices.fork("spoilt");
     if spoilt_one.fork("is one").happens(1, 2) {
         let at = spoilt_one.fork("at").count(0..=said.len() - 1);
-        said[at] = spoilt_message(spoilt_one, &said[at]);
+        said[at] = spoilt_message(spoilt_one, route, &said[at]);
     }
     said
-}
-
-/// A message with something in its JSON missing or of another type, or half of the message where it has none. The JSON may
-/// stand in an envelope, as in `42["event",{}]`, which stays.
-pub(super) fn spoilt_message(choices: Choices, text: &str) -> String {
-    let (envelope, inside) = text.split_at(text.find(['{', '[']).unwrap_or(text.len()));
-    match serde_json::from_str(inside) {
-        Ok(_) if !envelope.is_empty() && choices.fork("is empty").happens(1, 4) => envelope.to_owned(),
-        Ok(value) => format!("{envelope}{}", spoilt(choices, value)),
-        Err(_) => match serde_json::from_str(text) {
-            Ok(value) => spoilt(choices, value).to_string(),
-            Err(_) => text.chars().take(text.len() / 2).collect(),
-        },
-    }
 }
 
 fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
@@ -130,7 +90,7 @@ fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
     };
     let mut request = asked(choices.fork("request"), route, &method);
     if route.has_body(&method) {
-        if !route.full_body.is_empty() && choices.fork("full body").happens(1, 3) {
+        if !route.full_body.is_empty() && choices.fork("full body").happens(1, 2) {
             route.give_body(&mut request, &route.full_body);
         }
         if !route.messages.is_empty() && choices.fork("other body").happens(1, 2) {
@@ -162,7 +122,7 @@ fn asked(choices: Choices, route: &Route, method: &str) -> Request {
     {
         let value = word(guessed.fork("value"), route).unwrap_or_default();
         let value = match guessed.fork("is odd").happens(1, 2) {
-            true => odd(guessed.fork("odd")),
+            true => odd(guessed.fork("odd"), route),
             false => encoded(value.as_bytes(), RESERVED),
         };
         push_query(&mut request.query, name.as_bytes(), &value);
@@ -177,10 +137,6 @@ fn asked(choices: Choices, route: &Route, method: &str) -> Request {
     }
     request.headers.sort();
     request
-}
-
-fn word(choices: Choices, route: &Route) -> Option<String> {
-    (!route.words.is_empty()).then(|| choices.one(&route.words))
 }
 
 /// Makes something about a request odd.
@@ -198,9 +154,9 @@ fn spoil(choices: Choices, route: &Route, request: &mut Request) {
     let part = choices.fork("part").weighed(&parts);
     let choices = choices.fork(part);
     match part {
-        "query" => spoil_query(choices, route, request),
+        "query" => request.query = spoilt_pairs(choices, route, &request.query),
         "path" => {
-            let odd = odd(choices);
+            let odd = odd(choices, route);
             request.path = route.filled(|_| odd.clone());
         }
         "route's header" => spoil_header(choices, route, request),
@@ -208,40 +164,6 @@ fn spoil(choices: Choices, route: &Route, request: &mut Request) {
         "whole query" => request.query = choices.one(&QUERIES).to_vec(),
         _ => give_header(request, header(choices)),
     }
-}
-
-pub(super) fn odd(choices: Choices) -> Vec<u8> {
-    if choices.fork("is long").happens(1, 16) { vec![b'a'; LONG] } else { choices.one(&ODD).to_vec() }
-}
-
-/// Leaves a parameter of the query out, empties, doubles or changes it; or adds one that the code names.
-fn spoil_query(choices: Choices, route: &Route, request: &mut Request) {
-    let mut pairs: Vec<Vec<u8>> =
-        request.query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).map(<[u8]>::to_vec).collect();
-    if pairs.is_empty() || choices.fork("is new").happens(1, 4) {
-        pairs.push(new_pair(choices.fork("new"), route));
-    } else {
-        let at = choices.fork("at").count(0..=pairs.len() - 1);
-        let name = pairs[at].split(|&byte| byte == b'=').next().unwrap_or_default();
-        let changed = [name, b"=", &odd(choices.fork("value"))].concat();
-        match choices.fork("change").weighed(&[(1, "remove"), (1, "double"), (2, "change")]) {
-            "remove" => drop(pairs.remove(at)),
-            "double" => pairs.push(changed),
-            _ => pairs[at] = changed,
-        }
-    }
-    request.query = pairs.join(&b'&');
-}
-
-/// A parameter that the route knows, or that its code names, with an odd value or none.
-fn new_pair(choices: Choices, route: &Route) -> Vec<u8> {
-    let known = route.query.iter().map(|parameter| (1, &parameter.name, parameter.name.clone()));
-    let named = choices.fork("name").pick(known).or_else(|| word(choices.fork("word"), route));
-    let name = encoded(named.unwrap_or_else(|| "a".to_owned()).as_bytes(), RESERVED);
-    if choices.fork("has no value").happens(1, 8) {
-        return name;
-    }
-    [name, b"=".to_vec(), odd(choices.fork("value"))].concat()
 }
 
 /// Leaves a header that the route reads out, or changes it; or a cookie.
@@ -300,11 +222,9 @@ fn odd_body(choices: Choices, route: &Route, good: &[u8]) -> Vec<u8> {
         "long" => vec![b'a'; LONG_BODY],
         "JSON" => choices.one(&JSON).to_vec(),
         "form" => b"a=1&a=%ff&=".to_vec(),
-        _ if !is_json => [good, b"&", choices.one(&ODD)].concat(),
-        _ => {
-            let value = serde_json::from_slice(good).unwrap_or_else(|_| object(choices.fork("object"), &route.words));
-            serde_json::to_vec(&spoilt(choices, value)).unwrap_or_default()
-        }
+        _ if is_json => spoilt_body(choices, route, good),
+        _ if kind.ends_with("urlencoded") => spoilt_pairs(choices, route, good),
+        _ => [good, b"&", &odd(choices, route)].concat(),
     }
 }
 
@@ -334,11 +254,12 @@ fn with_latin_letter(body: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Makes a form of parts odd: a part missing, doubled, without its name, or with a file without a name or content; the
-/// end missing; another boundary, or none.
+/// Makes a form of parts odd: a part missing, doubled, changed, without its name, or with a file without a name or content;
+/// the end missing; another boundary, or none.
 fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
-    const CHANGES: [&str; 10] = [
+    const CHANGES: [&str; 11] = [
         "missing",
+        "odd content",
         "no file name",
         "no content",
         "not UTF-8",
@@ -361,14 +282,12 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
     match (choices.fork("change").one(&CHANGES), parts.get_mut(at)) {
         ("missing", Some(_)) => drop(parts.remove(at)),
         ("no file name", Some(part)) => *part = part.replace("filename=\"a.txt\"", "filename=\"\""),
-        ("no content", Some(part)) => {
-            let content = part.find("\r\n\r\n").map_or(part.len(), |start| start + 4);
-            *part = [&part[..content], "\r\n"].concat();
+        ("odd content", Some(part)) => {
+            let odd = odd(choices.fork("content"), route);
+            *part = [&part[..content_of(part)], &String::from_utf8_lossy(&odd), "\r\n"].concat();
         }
-        ("not UTF-8", Some(part)) => {
-            let content = part.find("\r\n\r\n").map_or(part.len(), |start| start + 4);
-            part.insert(content, LATIN_LETTER);
-        }
+        ("no content", Some(part)) => *part = [&part[..content_of(part)], "\r\n"].concat(),
+        ("not UTF-8", Some(part)) => part.insert(content_of(part), LATIN_LETTER),
         ("no name", Some(part)) => *part = part.replace("; name=", "; nome="),
         ("doubled", Some(part)) => {
             let twice = part.clone();
@@ -392,97 +311,7 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
     }
 }
 
-/// A value with something in it missing or of another type.
-pub(super) fn spoilt(choices: Choices, value: Json) -> Json {
-    match value {
-        Json::Object(mut entries) if !entries.is_empty() => {
-            let names: Vec<String> = entries.keys().cloned().collect();
-            let name = choices.fork("entry").one(&names);
-            let choices = choices.fork(&name);
-            let new = match (choices.fork("change").one(&["missing", "inside", "type"]), entries.remove(&name)) {
-                ("missing", _) | (_, None) => None,
-                ("inside", Some(inner)) if inner.is_object() || inner.is_array() => Some(spoilt(choices, inner)),
-                _ => Some(scalar(choices.fork("value"))),
-            };
-            entries.extend(new.map(|value| (name, value)));
-            Json::Object(entries)
-        }
-        Json::Array(mut items) if !items.is_empty() => {
-            let at = choices.fork("item").count(0..=items.len() - 1);
-            items[at] = spoilt(choices.nth(at), items[at].take());
-            Json::Array(items)
-        }
-        _ => scalar(choices.fork("value")),
-    }
-}
-
-fn scalar(choices: Choices) -> Json {
-    let some = [
-        Json::Null,
-        json!(true),
-        json!(0),
-        json!(-1),
-        json!(1.5),
-        json!(9_007_199_254_740_993_u64),
-        json!(""),
-        json!("a"),
-        json!("1"),
-        json!("\u{0}\u{2028}\u{1f4a5}"),
-        json!([]),
-        json!([null]),
-        json!({}),
-        json!({ "a": null }),
-    ];
-    choices.pick(some.into_iter().map(|value| (1, value.to_string(), value))).unwrap_or_default()
-}
-
-/// An object with the words of a route.
-fn object(choices: Choices, words: &[String]) -> Json {
-    let mut entries = serde_json::Map::new();
-    for number in 0..choices.fork("count").count(1..=3) {
-        let choices = choices.nth(number);
-        let is_typed = number == 0 && words.iter().any(|word| word == "type");
-        let key = match words {
-            [] => "type".to_owned(),
-            _ if is_typed && choices.fork("is typed").happens(1, 2) => "type".to_owned(),
-            words => choices.fork("key").one(words),
-        };
-        let value = if words.is_empty() || choices.fork("is other").happens(1, 3) {
-            scalar(choices.fork("value"))
-        } else {
-            json!(choices.fork("word").one(words))
-        };
-        entries.insert(key, value);
-    }
-    Json::Object(entries)
-}
-
-/// A message with an unknown effect on the application.
-pub(super) fn message(choices: Choices, words: &[String]) -> Action {
-    const KINDS: [(u32, &str); 10] = [
-        (7, "object"),
-        (1, "word"),
-        (1, "empty"),
-        (1, "not JSON"),
-        (1, "list"),
-        (1, "scalar"),
-        (1, "long type"),
-        (1, "half a character"),
-        (1, "object in bytes"),
-        (1, "bytes"),
-    ];
-    let kind = choices.fork("kind").weighed(&KINDS);
-    let choices = choices.fork(kind);
-    Action::SendText(match kind {
-        "object" => object(choices, words).to_string(),
-        "word" => choices.pick(words.iter().map(|word| (1, word, word.clone()))).unwrap_or_else(|| "hello".to_owned()),
-        "empty" => String::new(),
-        "not JSON" => "not json".to_owned(),
-        "list" => "[1,2]".to_owned(),
-        "scalar" => scalar(choices).to_string(),
-        "long type" => format!("{{\"type\":\"{}\"}}", "a".repeat(LONG)),
-        "half a character" => "\"\\ud800\"".to_owned(),
-        "object in bytes" => return Action::SendBytes(object(choices, words).to_string().into_bytes()),
-        _ => return Action::SendBytes(b"\x00\xff".to_vec()),
-    })
+/// Where the content of a part of a form begins.
+fn content_of(part: &str) -> usize {
+    part.find("\r\n\r\n").map_or(part.len(), |start| start + 4)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use super::{
     generate::{millis, step},
     repeats,
-    routes::{message, odd, spoilt_message},
+    values::{message, odd, spoilt_message},
 };
 use crate::route::{Parameter, Route, push_query};
 use relapse_core::{
@@ -212,7 +212,7 @@ fn follow(choices: Choices, route: &Route, source: usize) -> Vec<Step> {
         let choices = query.fork(name);
         let value = match choices.fork("value").weighed(&[(3, "none"), (2, "earlier"), (2, "odd")]) {
             "earlier" => placeholder(source, name).into_bytes(),
-            "odd" => odd(choices.fork("odd")),
+            "odd" => odd(choices.fork("odd"), route),
             _ => continue,
         };
         push_query(&mut request.query, name.as_bytes(), &value);
@@ -249,10 +249,10 @@ fn speech(choices: Choices, route: &Route) -> Action {
     let known = choices.fork("known");
     match known.fork("is one").happens(1, 2).then(|| known.pick(route.messages.iter().map(|text| (1, text, text)))) {
         Some(Some(text)) if known.fork("is spoilt").happens(1, 4) => {
-            Action::SendText(spoilt_message(known.fork("spoilt"), text))
+            Action::SendText(spoilt_message(known.fork("spoilt"), route, text))
         }
         Some(Some(text)) => Action::SendText(text.clone()),
-        _ => message(choices.fork("message"), &route.words),
+        _ => message(choices.fork("message"), route),
     }
 }
 

@@ -1139,6 +1139,7 @@ fn route(told: &Value) -> Option<Route> {
         subprotocols: texts_at(told, "subprotocols"),
         messages: texts_at(told, "messages"),
         words: texts_at(told, "words"),
+        numbers: numbers_at(told, "numbers"),
         source: RouteSource::Known,
     })
 }
@@ -1151,6 +1152,14 @@ fn parameter(told: &Value) -> Option<Parameter> {
 
 fn parameters_at(told: &Entries, key: &str) -> Vec<Parameter> {
     list_at(told, key).iter().filter_map(parameter).collect()
+}
+
+fn numbers_at(told: &Entries, key: &str) -> Vec<i64> {
+    let number = |value: &Value| match value {
+        Value::Int(number) => Some(*number),
+        _ => None,
+    };
+    list_at(told, key).iter().filter_map(number).collect()
 }
 
 fn text_at(told: &Entries, key: &str) -> String {

@@ -13,6 +13,7 @@ The shim runs this once the app is loaded, with its own names.
 import asyncio
 import functools
 import gc
+import itertools
 import logging
 import re
 import sys
@@ -87,8 +88,9 @@ class Leftovers:
     def look(self, first):
         """Tells what is kept of the calls from this number on."""
         session = self.session
-        over = {number for number, (method, _) in self.asked.items()
-                if number >= first and number not in session.calls and method in ("WEBSOCKET", "GET")}
+        over = {number for number, (method, _) in itertools.takewhile(
+                    lambda item: item[0] >= first, reversed(self.asked.items()))
+                if number not in session.calls and method in ("WEBSOCKET", "GET")}
         if len(over) < LEAST:
             return
         found = [("empty", *rest) for rest in self.empty_entries(over)]

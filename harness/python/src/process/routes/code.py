@@ -8,6 +8,7 @@ import sys
 import types
 
 WORDS = 48  # of one endpoint
+NUMBERS = 16  # of one endpoint
 FUNCTIONS = 64  # that one endpoint leads to
 DEPTH = 4  # calls from an endpoint to a function that it leads to
 ITEMS = 32  # of one container
@@ -35,6 +36,25 @@ def words_of(*values, more=()):
     for value in followed(values):
         texts += texts_of(value)
     return list(dict.fromkeys(filter(is_word, texts)))[:WORDS]
+
+
+def numbers_of(*values):
+    """The whole numbers in the code of an endpoint, and in what it calls in the app; without -1, 0 and 1."""
+    functions = [found for value in values for found in functions_of(value) if is_own(found.__code__)]
+    functions += [found for found in followed(values) if inspect.isfunction(found)]
+    codes = list(dict.fromkeys(code for function in functions for code in codes_of(function.__code__)))
+    found = [number for code in codes for number in numbers_in(code)]
+    found += [value for function in functions for value in globals_of(function)]
+    return list(dict.fromkeys(
+        value for value in found if type(value) is int and abs(value) > 1 and abs(value) < 1 << 63))[:NUMBERS]
+
+
+def numbers_in(code):
+    """The constants of code that it loads one by one; those within its tuples, too."""
+    for step in dis.get_instructions(code):
+        # CPython 3.14 loads small integers without an entry in `co_consts`.
+        if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT", "RETURN_CONST"):
+            yield from step.argval if isinstance(step.argval, (tuple, frozenset)) else [step.argval]
 
 
 def function_of(value):

@@ -3,7 +3,7 @@
 import json
 import re
 
-from .code import followed, is_path, is_subprotocol, texts_of, words_of
+from .code import followed, is_path, is_subprotocol, numbers_of, texts_of, words_of
 from .examples import put_form, put_json
 from .reading import Shape, reads_of
 
@@ -20,7 +20,7 @@ STANDARD = frozenset((
 def new_entry(path, kind, methods, name):
     return {"path": path, "kind": kind, "methods": sorted(methods or ()), "name": name,
             "query": [], "headers": [], "params": [], "cookies": [], "content_type": "",
-            "body": "", "full_body": "", "words": [], "subprotocols": [], "offers": [],
+            "body": "", "full_body": "", "words": [], "numbers": [], "subprotocols": [], "offers": [],
             "messages": []}
 
 
@@ -33,6 +33,7 @@ def add_parameter(entry, place, name, required, kind, good):
 def add_code(entry, *endpoints, shapes=None, more=()):
     """Adds what the code of endpoints tells: words, subprotocols, and what it reads without a schema."""
     entry["words"] = list(dict.fromkeys([*entry["words"], *words_of(*endpoints, more=more)]))
+    entry["numbers"] = list(dict.fromkeys([*entry["numbers"], *numbers_of(*endpoints)]))
     is_websocket = entry["kind"] == "websocket"
     known = parameter_shapes(entry)
     reads = reads_of(*endpoints, shapes={**known, **(shapes or {})}, is_websocket=is_websocket)
