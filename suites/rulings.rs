@@ -533,6 +533,30 @@ fn a_clause_names_what_never_came() {
     assert!(clause.ends_with("; a `reply` message never came"), "{clause}");
 }
 
+/// A healthy client that fails before the trigger is not tried again after it: where an app blocks, each try takes its limit.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_healthy_client_that_fails_is_tried_once() {
+    let directory = app("
+async def down(scope, receive, send):
+    with open('calls.txt', 'a') as calls:
+        calls.write('x')
+    await answer(send, 500)
+
+async def up(scope, receive, send):
+    with open('calls.txt', 'a') as calls:
+        calls.write('x')
+    await answer(send, 200)
+");
+    for (path, calls) in [("down", "xx"), ("up", "xxx")] {
+        let case = format!("summary = \"x\"\nstep = [{{ request = \"GET /{path}\" }}]\n[expect]\naccept = [\"ok\"]\n");
+        run(directory.path(), &case, &["--target", "asgi:service:app", "--path", "GET /none"]);
+        let file = directory.path().join("calls.txt");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), calls, "{path}");
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 /// A wait for a type that a message only has as its text says which wait finds the message.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

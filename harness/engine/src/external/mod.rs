@@ -250,7 +250,10 @@ impl External {
         let plan = case.plan(seed);
         let transcript = run::converse_as(case.crowd, &case.steps, plan, self.target.as_ref()).await.map_err(failed)?;
         self.target.clear().await.map_err(failed)?;
-        healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
+        // One that fails before the trigger is the worst already, and may have waited for a blocked app.
+        if !healthy.iter().any(|healthy| healthy.client.outcome().is_some_and(|outcome| !outcome.class.is_good())) {
+            healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
+        }
         let let_in = healthy.iter().find_map(|healthy| healthy.let_in.clone());
         let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
         Ok(RunResult { let_in, ..verdict::judge(transcript, control) })
