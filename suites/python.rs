@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relapse::{
     deadline::Deadline,
@@ -13,7 +13,7 @@ use relapse::{
     target::Target as _,
 };
 use relapse_core::{
-    client::step::{Action, Awaited, Request, Step},
+    client::step::{Action, Awaited, Concurrency, Request, Step},
     error::AppError,
     judge::{
         check,
@@ -26,7 +26,11 @@ use relapse_python::{
     app::Python as PythonTarget,
     process::{BLOCKED_LIMIT, CodeCoverage, Epoch, LifespanMode, MEMORY_LIMIT, START_LIMIT, Site as PythonSite},
 };
-use relapse_simulate::clock::{Clock, Runtime};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    memory::LargeSlot,
+    recorder::Recorder,
+};
 use rstest::rstest;
 
 use crate::support::{at_a_time, open, profile, step, wait};
@@ -154,6 +158,46 @@ fn the_end_of_an_application_is_looked_at(
     });
     let is_told = complaints.len() == 1 && complaints[0].contains(expected);
     assert!(if expected.is_empty() { complaints.is_empty() } else { is_told }, "{complaints:?}");
+}
+
+/// The interpreter that serves one run after the other waits for the memory of the run that it serves, and so does one that is
+/// started in a run: an answer that has no time to wait for another large run is not taken.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+#[expect(clippy::disallowed_methods, reason = "the end of the wait is in wall time")]
+fn a_large_answer_waits_for_the_run_that_is_large() {
+    let text = "
+async def app(scope, receive, send):
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': b'x' * (2 << 20)})
+";
+    let python = python();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("service.py"), text).unwrap();
+    let site = PythonSite { lifespan: LifespanMode::Off, ..site(&python, directory.path(), "service:app") };
+    let (slot, steps) = (LargeSlot::default(), [step(Action::Request(Request::standard("GET", "/")))]);
+    let run = async |target: &PythonTarget| {
+        let worker = slot.worker();
+        worker.begin(Some(Instant::now()));
+        let recorder = Recorder::within(Plan::default(), worker.of_runs());
+        let transcript = run::converse_as(Concurrency::ONE, &steps, recorder, target).await.unwrap();
+        target.clear().await.unwrap();
+        let is_over = said(&transcript).contains("while this run waited for another large run");
+        (worker.is_cut(), is_over)
+    };
+    Runtime::new(Clock::Virtual).block_on(async {
+        let (target, _) =
+            PythonTarget::launch(site, &binding(), String::new(), profile("uvicorn-0.54"), 1).await.unwrap();
+        assert_eq!(run(&target).await, (false, false));
+        let large = slot.worker();
+        large.of_runs().grow();
+        assert_eq!(run(&target).await, (true, true));
+        // The process is another one now.
+        assert_eq!(run(&target).await, (true, true));
+        large.give_back();
+        assert_eq!(run(&target).await, (false, false));
+        target.stop().await.unwrap();
+    });
 }
 
 /// A process that is not there any more was told of where it went.

@@ -49,7 +49,7 @@ use relapse_simulate::{
     application::BoxFuture,
     clock::{Clock, Runtime},
     link::Link,
-    recorder::ExchangeRecorder,
+    recorder::{ExchangeRecorder, Recorder},
 };
 use rstest::rstest;
 
@@ -313,7 +313,7 @@ async fn on_server(served: &Served, run: &Run, number: usize) -> Vec<String> {
         }
     };
     run::converse(&control, Plan::default(), &target).await.unwrap();
-    let performed = run::converse_as(trial.case.crowd, &steps, trial.case.plan(SEED), &target);
+    let performed = run::converse_as(trial.case.crowd, &steps, Recorder::new(trial.case.plan(SEED)), &target);
     let (performed, ()) = tokio::join!(performed, beside);
     let transcript = performed.unwrap();
     let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Exchange::outcome).collect();

@@ -24,7 +24,10 @@ use relapse_core::{
     record::transcript::{EventKind, Transcript},
     wire::{close_code::CloseCode, head::header, message::message_type},
 };
-use relapse_simulate::clock::{Clock, Runtime};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    recorder::Recorder,
+};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -470,7 +473,7 @@ fn a_ticket_is_spent_once_however_many_ask() {
         run::converse(&[plain(ask_for_ticket(json!({})))], Plan::default(), &target).await.unwrap();
         let crowd = Concurrency { users: 1, connections: 2, rounds: 1 };
         let plan = Plan { seed: 1, faults: vec![slow] };
-        let transcript = run::converse_as(crowd, &steps, plan, &target).await.unwrap();
+        let transcript = run::converse_as(crowd, &steps, Recorder::new(plan), &target).await.unwrap();
         target.stop().await.unwrap();
         transcript
     });

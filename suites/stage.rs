@@ -32,6 +32,7 @@ use relapse_python::process::{Interpreter, PythonApplication, Requirements, Site
 use relapse_simulate::{
     application::{Application, BoxFuture, Receive, SendEvent},
     clock::{Clock, Runtime},
+    memory::RunMemory,
     recorder::{self, ExchangeRecorder},
 };
 use tokio::sync::mpsc;
@@ -59,7 +60,7 @@ impl Stage {
         let site = PythonSite { environment, ..crate::python::site(python, &crate::python::apps(), "twin.stage:app") };
         let runtime = Runtime::new(Clock::Virtual);
         let interpreter = runtime.block_on(async {
-            let (interpreter, _) = Interpreter::start(&site, 1).unwrap();
+            let (interpreter, _) = Interpreter::start(&site, 1, RunMemory::default()).unwrap();
             let interpreter = Arc::new(interpreter);
             tokio::spawn(keep_time(Arc::clone(&interpreter)));
             interpreter

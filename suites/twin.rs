@@ -34,7 +34,11 @@ use relapse_python::{
     app::Python as PythonTarget,
     process::{Epoch, Site as PythonSite},
 };
-use relapse_simulate::clock::{Clock, Runtime};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    memory::RunMemory,
+    recorder::Recorder,
+};
 use rstest::rstest;
 
 use crate::{
@@ -77,7 +81,7 @@ fn on_twin(stage: &Stage, trial: &Trial, face: &'static str, revision: Revision)
     let seed = trial.case.seed.unwrap_or(SEED);
     stage.block_on(async {
         let target = Embedded::running(twin, trial.environment, profile, Transport::Memory, seed);
-        let judged = conduct(&trial.case, &target, seed).await.unwrap();
+        let judged = conduct(&trial.case, &target, seed, &RunMemory::default()).await.unwrap();
         target.stop().await.unwrap();
         judged
     })
@@ -216,7 +220,8 @@ fn a_hunt_finds_the_defects_of_the_frameworks(#[files("fixtures/capsules/*.toml"
             let twin = stage.twin(face, revision);
             let played = stage.block_on(async {
                 let target = Embedded::running(twin, drawn.environment, Arc::clone(profile), Transport::Memory, seed);
-                let played = start_and_converse(drawn.crowd, &drawn.steps(), plan.clone(), &target).await.unwrap();
+                let recorder = Recorder::new(plan.clone());
+                let played = start_and_converse(drawn.crowd, &drawn.steps(), recorder, &target).await.unwrap();
                 target.stop().await.unwrap();
                 played
             });

@@ -98,7 +98,7 @@ fn perform(trial: &Trial, revision: Revision, clock: Clock) -> Transcript {
             Clock::Real => Transport::Tcp(Listener::bind(clock).await.unwrap()),
         };
         let target = Embedded::launch(revision, trial.environment, profile, transport, 1);
-        let performed = run::converse_as(case.crowd, &case.steps, case.plan(1), &target);
+        let performed = run::converse_as(case.crowd, &case.steps, Recorder::new(case.plan(1)), &target);
         // A run that leaves residue is watched for minutes; that is for the virtual clock alone.
         let transcript = timeout(LIMIT, performed).await.map_or_else(|_| Transcript::default(), Result::unwrap);
         target.stop().await.unwrap();

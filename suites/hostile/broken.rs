@@ -16,7 +16,7 @@ use relapse_core::{
     judge::verdict::{Conclusion, RunResult},
     record::transcript::Transcript,
 };
-use relapse_simulate::profile::Profile;
+use relapse_simulate::{memory::RunMemory, profile::Profile};
 
 use crate::support::listed_servers;
 
@@ -38,9 +38,9 @@ struct FragileRunner {
 }
 
 impl BuiltIn for Fragile {
-    fn runner(&self) -> Box<dyn Runner> {
+    fn runner(&self, memory: RunMemory) -> Box<dyn Runner> {
         Box::new(FragileRunner {
-            inner: self.inner.runner(),
+            inner: self.inner.runner(memory),
             breaks: self.breaks.clone(),
             runs: Arc::clone(&self.runs),
         })

@@ -50,7 +50,7 @@ use relapse_core::{
 use relapse_simulate::{
     clock::{Clock, Runtime},
     link::Listener,
-    memory::{self, SharedMemory},
+    memory::{LargeSlot, RunMemory},
     profile::Profile,
     recorder::{self, Recorder},
 };
@@ -81,6 +81,7 @@ pub const FAULT_NAMES: FaultNames<'static> = FaultNames {
 pub struct BackendRunner {
     runtime: Runtime,
     dependencies: Arc<dyn Dependencies>,
+    memory: RunMemory,
     _logs: tracing::subscriber::DefaultGuard,
 }
 
@@ -93,7 +94,13 @@ impl Default for BackendRunner {
 impl BackendRunner {
     /// One whose backends depend on these dependencies instead of on those in memory.
     pub fn depending_on(dependencies: Arc<dyn Dependencies>) -> BackendRunner {
-        BackendRunner { runtime: Runtime::new(Clock::Virtual), dependencies, _logs: recorder::capture_logs() }
+        let (runtime, memory) = (Runtime::new(Clock::Virtual), RunMemory::default());
+        BackendRunner { runtime, dependencies, memory, _logs: recorder::capture_logs() }
+    }
+
+    /// One whose runs have this memory.
+    pub fn within(memory: RunMemory) -> BackendRunner {
+        BackendRunner { memory, ..BackendRunner::default() }
     }
 
     fn launch(&self, revision: Revision, environment: Environment, profile: &Arc<Profile>, seed: u64) -> Embedded {
@@ -141,7 +148,7 @@ impl BackendRunner {
         let seed = trial.case.seed.unwrap_or(seed);
         self.runtime.block_on(async {
             let target = self.launch(revision, trial.environment, &trial.profile, seed);
-            let judged = conduct(&trial.case, &target, seed).await;
+            let judged = conduct(&trial.case, &target, seed, &self.memory).await;
             target.stop().await?;
             judged
         })
@@ -170,8 +177,8 @@ impl Runner for BackendRunner {
 struct OnBackend;
 
 impl BuiltIn for OnBackend {
-    fn runner(&self) -> Box<dyn Runner> {
-        Box::new(BackendRunner::default())
+    fn runner(&self, memory: RunMemory) -> Box<dyn Runner> {
+        Box::new(BackendRunner::within(memory))
     }
 
     fn known(&self) -> Known<'static> {
@@ -204,7 +211,8 @@ impl BackendRunner {
     ) -> Result<Transcript, Error> {
         self.runtime.block_on(async {
             let target = self.launch(revision, environment, profile, plan.seed);
-            let transcript = run::start_and_converse(crowd, steps, plan, &target).await?;
+            let recorder = Recorder::within(plan, self.memory.clone());
+            let transcript = run::start_and_converse(crowd, steps, recorder, &target).await?;
             target.stop().await?;
             Ok(transcript)
         })
@@ -220,11 +228,11 @@ pub fn judge_all(
     deadline: Deadline,
     done: &(dyn Fn() + Sync),
 ) -> Vec<TrialResult> {
-    let next = AtomicUsize::new(0);
+    let (next, large) = (AtomicUsize::new(0), LargeSlot::default());
     let mut judged: Vec<(usize, TrialResult)> = std::thread::scope(|scope| {
         let workers = 0..jobs.clamp(1, trials.len().max(1));
         let workers: Vec<_> =
-            workers.map(|_| scope.spawn(|| judge_remaining(trials, &next, seed, deadline, done))).collect();
+            workers.map(|_| scope.spawn(|| judge_remaining(trials, &next, &large, seed, deadline, done))).collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
     judged.sort_by_key(|(index, _)| *index);
@@ -235,13 +243,14 @@ pub fn judge_all(
 fn judge_remaining(
     trials: &[Trial],
     next: &AtomicUsize,
+    large: &LargeSlot,
     seed: u64,
     deadline: Deadline,
     done: &(dyn Fn() + Sync),
 ) -> Vec<(usize, TrialResult)> {
-    let mut runner = BackendRunner::default();
+    let memory = large.worker();
+    let mut runner = BackendRunner::within(memory.of_runs());
     let mut judged = Vec::new();
-    let _memory = SharedMemory::of_worker();
     loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(trial) = trials.get(index) else { return judged };
@@ -250,14 +259,14 @@ fn judge_remaining(
             false => {
                 let result = catch_unwind(AssertUnwindSafe(|| runner.judge(trial, seed)));
                 let result = result.unwrap_or_else(|panic| {
-                    runner = BackendRunner::default();
+                    runner = BackendRunner::within(memory.of_runs());
                     let error = Error::HarnessPanicked { seed, text: panic_text(panic) };
                     TrialResult::inconclusive(Reason::Harness(format!("could not {error}")))
                 });
                 (index, result)
             }
         });
-        memory::give_back();
+        memory.give_back();
         done();
     }
 }
@@ -271,16 +280,16 @@ fn judge_alone(case: &Case, run: Result<RunResult, Error>) -> TrialResult {
     TrialResult::of(verdict::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
 }
 
-/// Performs a case and its healthy client on a running target, and judges.
+/// Performs a case and its healthy client on a running target, and judges; all of it is one run with this memory.
 ///
 /// # Errors
 /// When the harness could not do its work.
-pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunResult, Error> {
+pub async fn conduct(case: &Case, target: &dyn Target, seed: u64, memory: &RunMemory) -> Result<RunResult, Error> {
     let mut controls = Vec::new();
     if !case.is_alone {
-        controls.push(control(target, seed).await?);
+        controls.push(control(target, seed, memory).await?);
     }
-    let recorder = Recorder::new(case.plan(seed));
+    let recorder = Recorder::within(case.plan(seed), memory.clone());
     let script = Script { steps: &case.steps, crowd: case.crowd };
     let on_process = case.faults.iter().any(|fault| fault.kind.acts_on_process());
     if on_process {
@@ -291,20 +300,22 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64) -> Result<RunR
         client::perform(script, &recorder, target).await?;
     } else {
         // Faults act on the exchanges of their own plan, so that the healthy client beside the case meets none of them.
-        let (performed, beside) = tokio::join!(client::perform(script, &recorder, target), control(target, seed));
+        let (performed, beside) =
+            tokio::join!(client::perform(script, &recorder, target), control(target, seed, memory));
         performed?;
         controls.push(beside?);
     }
     let transcript = run::finish(&recorder, target).await;
     if case.faults.iter().any(outlives_case) {
         // A process reads its variables once, and starts once; anything else takes another process.
-        target.restart(Recorder::new(Plan { seed, faults: Vec::new() }).scribe(PROCESS)).await?;
+        let recorder = Recorder::within(Plan { seed, faults: Vec::new() }, memory.clone());
+        target.restart(recorder.scribe(PROCESS)).await?;
     }
     if case.is_alone {
         let over = case.faults.iter().filter_map(|fault| fault.trigger.until).max();
         sleep(over.map_or(Duration::ZERO, |over| over + AFTERMATH).saturating_sub(recorder.elapsed())).await;
     }
-    controls.push(control(target, seed).await?);
+    controls.push(control(target, seed, memory).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::Served).unwrap_or(0);
     Ok(verdict::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
@@ -331,8 +342,9 @@ pub fn control_steps() -> Vec<Step> {
     actions.into_iter().map(|action| Step::new(action, CONTROL_LIMIT)).collect()
 }
 
-async fn control(target: &dyn Target, seed: u64) -> Result<Outcome, Error> {
-    let transcript = run::converse(&control_steps(), Plan { seed, faults: Vec::new() }, target).await?;
+async fn control(target: &dyn Target, seed: u64, memory: &RunMemory) -> Result<Outcome, Error> {
+    let recorder = Recorder::within(Plan { seed, faults: Vec::new() }, memory.clone());
+    let transcript = run::converse_as(Concurrency::ONE, &control_steps(), recorder, target).await?;
     let outcomes: Vec<Outcome> = classify::readings(&transcript).iter().map(Exchange::outcome).collect();
     Ok(classify::worst(&outcomes).expect("the healthy client opens an exchange").clone())
 }

@@ -73,7 +73,7 @@ pub(crate) mod runner {
         fault::FaultNames,
         judge::verdict::{Reason, RunResult},
     };
-    use relapse_simulate::clock::Clock;
+    use relapse_simulate::{clock::Clock, memory::RunMemory};
 
     use super::revision::Revision;
 
@@ -132,7 +132,7 @@ pub(crate) mod runner {
     }
 
     impl BuiltIn for Absent {
-        fn runner(&self) -> Box<dyn Runner> {
+        fn runner(&self, _: RunMemory) -> Box<dyn Runner> {
             Box::new(Absent)
         }
 

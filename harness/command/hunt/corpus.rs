@@ -12,6 +12,7 @@ use relapse::{
     hunt::{Coverage, Found, Hunt, HuntWatch, hunt_all},
 };
 use relapse_core::{error::Error, judge::verdict::FindingKey};
+use relapse_simulate::memory::LargeSlot;
 use std::collections::BTreeSet;
 
 use super::{HuntArgs, HuntTarget, again, hunt_for, shut_down};
@@ -99,11 +100,13 @@ pub(super) fn hunt_on_corpus(args: &HuntArgs, plan: &CorpusHunt) -> CommandResul
     let services = &plan.corpus.services;
     let progress = progress(services.len() * CorpusVersion::ALL.len(), "hunts");
     let (next, tried) = (Mutex::new(services.iter().enumerate()), Tried::default());
+    let large = LargeSlot::default();
     let work = || {
         loop {
             let taken = next.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((number, service)) = taken else { return };
-            let report = ServiceHunt { args, plan, service, progress: &progress, tried: &tried }.report();
+            let report =
+                ServiceHunt { args, plan, service, progress: &progress, tried: &tried, large: &large }.report();
             tried.lock().unwrap_or_else(PoisonError::into_inner).push((number, report));
         }
     };
@@ -138,6 +141,8 @@ struct ServiceHunt<'a> {
     service: &'a CorpusService,
     progress: &'a ProgressReport,
     tried: &'a Tried,
+    /// The room for the large run of all hunts that go on at the same time.
+    large: &'a LargeSlot,
 }
 
 /// The hunt on one version that has come to its end.
@@ -205,7 +210,7 @@ impl ServiceHunt<'_> {
         let tell = |text: &str| self.progress.suspend(|| note(&format!("{file}: {text}")));
         let hunt = hunt_for(&args, &target, Some(&self.plan.profile), &introduction, Deadline::NEVER, tell)?;
         // The time is for the hunt, and the service has started by now.
-        let hunt = Hunt { deadline: args.deadline(), ..hunt };
+        let hunt = Hunt { deadline: args.deadline(), large: self.large.clone(), ..hunt };
         let watch = MistakeWatch::on(&self.service.finding);
         let campaign = hunt_all(&hunt, 1, &watch)?;
         let took = watch.start.elapsed();

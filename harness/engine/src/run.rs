@@ -41,35 +41,33 @@ const LATE_CALL_TIME: Duration = Duration::from_millis(128);
 /// # Errors
 /// When the harness could not do its work.
 pub async fn converse(steps: &[Step], plan: Plan, target: &dyn Target) -> Result<Transcript, Error> {
-    converse_as(Concurrency::ONE, steps, plan, target).await
+    converse_as(Concurrency::ONE, steps, Recorder::new(plan), target).await
 }
 
-/// The same, by many clients.
+/// The same, by many clients, under the plan of a recorder that has recorded nothing.
 ///
 /// # Errors
 /// When the harness could not do its work.
 pub async fn converse_as(
     crowd: Concurrency,
     steps: &[Step],
-    plan: Plan,
+    recorder: Recorder,
     target: &dyn Target,
 ) -> Result<Transcript, Error> {
-    let recorder = Recorder::new(plan);
     client::perform(Script { steps, crowd }, &recorder, target).await?;
     Ok(finish(&recorder, target).await)
 }
 
-/// Like `converse`, but if the plan has faults of the process, restarts it under them before the first client connects.
+/// Like `converse_as`, but if the plan has faults of the process, restarts it under them before the first client connects.
 ///
 /// # Errors
 /// When the harness could not do its work, or the target has no process of its own.
 pub async fn start_and_converse(
     crowd: Concurrency,
     steps: &[Step],
-    plan: Plan,
+    recorder: Recorder,
     target: &dyn Target,
 ) -> Result<Transcript, Error> {
-    let recorder = Recorder::new(plan);
     if recorder.plan().faults.iter().any(|fault| fault.kind.acts_on_process()) {
         target.restart(recorder.scribe(PROCESS)).await?;
     }

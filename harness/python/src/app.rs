@@ -32,6 +32,7 @@ use relapse_simulate::{
     clock::Clock,
     edge::{self, ServerLink},
     link::Link,
+    memory::RunMemory,
     profile::Profile,
     recorder::{ExchangeRecorder, Recorder},
     server::{self, Life},
@@ -101,7 +102,7 @@ impl Python {
         seed: u64,
     ) -> Result<(Python, Introduction), AppError> {
         let background = Connections::default();
-        let (process, introduction) = start(&site, &profile, seed, &background).await?;
+        let (process, introduction) = start(&site, &profile, seed, &background, &RunMemory::default()).await?;
         let service = Service { kind: TargetKind::Python, ..binding.service() };
         let tokens = Tokens::of(binding, valid);
         let (process, connections) = (Mutex::new(Some(process)), Arc::new(Connections::default()));
@@ -132,13 +133,14 @@ impl Python {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The interpreter that connections reach: another one where the last died.
-    async fn interpreter(&self) -> Result<Arc<Interpreter>, AppError> {
+    /// The interpreter that connections of a run with this memory reach: another one where the last died.
+    async fn interpreter(&self, memory: &RunMemory) -> Result<Arc<Interpreter>, AppError> {
         if let Some(process) = self.process().as_ref().filter(|process| process.interpreter.trouble().is_none()) {
+            process.interpreter.work_within(memory);
             return Ok(Arc::clone(&process.interpreter));
         }
         drop(self.take_process());
-        let (process, _) = start(&self.site, &self.profile, self.seed, &self.background).await?;
+        let (process, _) = start(&self.site, &self.profile, self.seed, &self.background, memory).await?;
         let interpreter = Arc::clone(&process.interpreter);
         *self.process() = Some(process);
         Ok(interpreter)
@@ -151,8 +153,9 @@ async fn start(
     profile: &Arc<Profile>,
     seed: u64,
     background: &Connections,
+    memory: &RunMemory,
 ) -> Result<(AppProcess, Introduction), AppError> {
-    let (interpreter, introduction) = Interpreter::start(site, seed)?;
+    let (interpreter, introduction) = Interpreter::start(site, seed, memory.clone())?;
     let interpreter = Arc::new(interpreter);
     if site.clock == Clock::Virtual {
         background.spawn(keep_time(Arc::clone(&interpreter)));
@@ -160,7 +163,7 @@ async fn start(
     if !profile.lifespan.supported || site.lifespan == LifespanMode::Off {
         return Ok((AppProcess { interpreter, lifespan: None }, introduction));
     }
-    let recorder = Recorder::new(Plan { seed, faults: Vec::new() });
+    let recorder = Recorder::within(Plan { seed, faults: Vec::new() }, memory.clone());
     let (life, watched) = watch::channel(Life::Starting);
     let (stop, stopped) = oneshot::channel();
     let application = PythonApplication::new(Arc::clone(&interpreter));
@@ -244,7 +247,7 @@ impl Target for Python {
 
     fn connect(&self, scribe: ExchangeRecorder) -> BoxFuture<'_, Result<Option<Link>, Error>> {
         Box::pin(async move {
-            let interpreter = self.interpreter().await?;
+            let interpreter = self.interpreter(scribe.memory()).await?;
             interpreter.sow(scribe.plan().seed, scribe.connection());
             let application = PythonApplication::new(interpreter);
             let (client, mut server) = Link::pair();

@@ -3,93 +3,153 @@
 //! A run that grows waits until no other run is large. So the number of workers does not decide how much memory a process
 //! takes, and no run depends on how many there are: its time is virtual, and stands still while it waits. The wait ends with
 //! the other run, which has limits of its own, or with the time of the work; then the run is cut, and shows nothing.
+//!
+//! The one who starts workers makes a [`LargeSlot`], and gives each a [`WorkerMemory`] of it. The worker hands a
+//! [`RunMemory`] to everything that grows with a run: its transcript, the bodies of its answers, and its application.
 
-use std::cell::Cell;
-use std::marker::PhantomData;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How many bytes a small run has: 1 MiB, which is more than almost any run has.
 pub const SMALL_RUN_BYTES: usize = 1 << 20;
 
-/// Whether some run holds the large slot.
-static IS_TAKEN: Mutex<bool> = Mutex::new(false);
-static FREED: Condvar = Condvar::new();
-
-thread_local! {
-    /// How many workers of this thread share the memory.
-    static WORKERS: Cell<usize> = const { Cell::new(0) };
-    /// Whether the run of this thread holds the large slot.
-    static HOLDS_LARGE: Cell<bool> = const { Cell::new(false) };
-    /// Until when the run of this thread may wait for the large slot.
-    static WAIT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Whether the time was over while it waited.
-    static IS_CUT: Cell<bool> = const { Cell::new(false) };
-    /// How long it has waited.
-    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
 /// Longer than any wait.
 const NO_DEADLINE: Duration = Duration::from_secs(1 << 30);
 
-/// A worker of this thread, whose runs share the memory with those of other threads until it is dropped.
-#[derive(Debug)]
-pub struct SharedMemory(PhantomData<*const ()>);
+/// The room for one large run at a time. Its clones are the same room.
+#[derive(Debug, Clone, Default)]
+pub struct LargeSlot(Arc<Slot>);
 
-impl SharedMemory {
-    /// Registers a worker on this thread.
-    pub fn of_worker() -> SharedMemory {
-        WORKERS.set(WORKERS.get() + 1);
-        SharedMemory(PhantomData)
+#[derive(Debug, Default)]
+struct Slot {
+    /// Whether some run is in it.
+    is_taken: Mutex<bool>,
+    freed: Condvar,
+}
+
+/// The large slot, taken until it is dropped.
+#[derive(Debug)]
+struct TakenSlot(LargeSlot);
+
+/// The memory of a worker whose runs come one after the other. The default shares the large slot with no other worker, so
+/// that its runs never wait.
+#[derive(Debug, Default)]
+pub struct WorkerMemory(Arc<WorkerState>);
+
+#[derive(Debug, Default)]
+struct WorkerState {
+    slot: LargeSlot,
+    run: Mutex<Run>,
+}
+
+/// The run of a worker.
+#[derive(Debug, Default)]
+struct Run {
+    /// The large slot, if it is large.
+    large: Option<TakenSlot>,
+    /// Until when it may wait for the large slot; without an end if `None`.
+    wait_until: Option<Instant>,
+    /// Whether that time was over while it waited.
+    is_cut: bool,
+    /// How long it has waited.
+    waited: Duration,
+}
+
+/// The memory of a run, for what grows with it. The default is of a run without a worker, as is that of a worker that has
+/// ended: it grows freely.
+#[derive(Debug, Clone, Default)]
+pub struct RunMemory(Weak<WorkerState>);
+
+impl LargeSlot {
+    /// The memory of a worker that shares this slot with the others.
+    pub fn worker(&self) -> WorkerMemory {
+        WorkerMemory(Arc::new(WorkerState { slot: self.clone(), run: Mutex::default() }))
+    }
+
+    /// Takes it, and waits for it no longer than this.
+    fn take(&self, limit: Duration) -> Option<TakenSlot> {
+        let Slot { is_taken, freed } = &*self.0;
+        let is_taken = is_taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = freed.wait_timeout_while(is_taken, limit, |is_taken| *is_taken);
+        let (mut is_taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_free = !std::mem::replace(&mut *is_taken, true);
+        is_free.then(|| TakenSlot(self.clone()))
     }
 }
 
-impl Drop for SharedMemory {
+impl Drop for TakenSlot {
     fn drop(&mut self) {
-        WORKERS.set(WORKERS.get() - 1);
-        if WORKERS.get() == 0 {
-            give_back();
+        let Slot { is_taken, freed } = &*self.0.0;
+        *is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        freed.notify_one();
+    }
+}
+
+impl WorkerMemory {
+    /// The memory of the worker's runs, present and future.
+    pub fn of_runs(&self) -> RunMemory {
+        RunMemory(Arc::downgrade(&self.0))
+    }
+
+    /// Starts a run. It may wait for the large slot until `wait_until`.
+    pub fn begin(&self, wait_until: Option<Instant>) {
+        let mut run = self.0.run();
+        *run = Run { large: run.large.take(), wait_until, ..Run::default() };
+    }
+
+    /// How long the run has waited for another one. It is no part of the time that it takes.
+    pub fn waited(&self) -> Duration {
+        self.0.run().waited
+    }
+
+    /// Whether the time was over while the run waited. It is to end at once, as it may not grow.
+    pub fn is_cut(&self) -> bool {
+        self.0.run().is_cut
+    }
+
+    /// Ends the run, of which nothing large is left, and frees the large slot.
+    pub fn give_back(&self) {
+        let mut run = self.0.run();
+        run.is_cut = false;
+        run.large = None;
+    }
+}
+
+impl RunMemory {
+    /// Takes the large slot for the run, and waits for it; does nothing for a run without a worker.
+    pub fn grow(&self) {
+        if let Some(worker) = self.0.upgrade() {
+            worker.run().grow(&worker.slot);
         }
     }
-}
 
-/// Starts a run on this thread. It may wait for the large slot until `wait_until`.
-pub fn begin(wait_until: Option<Instant>) {
-    WAIT_UNTIL.set(wait_until);
-    IS_CUT.set(false);
-    WAITED.set(Duration::ZERO);
-}
-
-/// How long the run of this thread has waited for another one. It is no part of the time that it takes.
-pub fn waited() -> Duration {
-    WAITED.get()
-}
-
-/// Whether the time was over while the run of this thread waited. It is to end at once, as it may not grow.
-pub fn is_cut() -> bool {
-    IS_CUT.get()
-}
-
-/// Takes the large slot for the run of this thread, and waits for it; does nothing on a thread without workers.
-pub fn grow() {
-    if WORKERS.get() == 0 || HOLDS_LARGE.get() || IS_CUT.get() {
-        return;
+    /// As [`WorkerMemory::is_cut`].
+    pub fn is_cut(&self) -> bool {
+        self.0.upgrade().is_some_and(|worker| worker.run().is_cut)
     }
-    let began = now();
-    let is_taken = IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let freed = FREED.wait_timeout_while(is_taken, time_left(), |is_taken| *is_taken);
-    let (mut is_taken, _) = freed.unwrap_or_else(PoisonError::into_inner);
-    WAITED.set(WAITED.get() + began.elapsed());
-    if *is_taken {
-        return IS_CUT.set(true);
-    }
-    *is_taken = true;
-    HOLDS_LARGE.set(true);
 }
 
-/// How long the run of this thread may wait.
-fn time_left() -> Duration {
-    WAIT_UNTIL.get().map_or(NO_DEADLINE, |until| until.saturating_duration_since(now()))
+impl WorkerState {
+    fn run(&self) -> MutexGuard<'_, Run> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    fn grow(&mut self, slot: &LargeSlot) {
+        if self.large.is_some() || self.is_cut {
+            return;
+        }
+        let began = now();
+        self.large = slot.take(self.time_left());
+        self.is_cut = self.large.is_none();
+        self.waited += began.elapsed();
+    }
+
+    /// How long it may wait.
+    fn time_left(&self) -> Duration {
+        self.wait_until.map_or(NO_DEADLINE, |until| until.saturating_duration_since(now()))
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the wait, and the end of a piece of work, are in wall time")]
@@ -97,45 +157,52 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Ends the run of this thread, of which nothing large is left, and frees the large slot.
-pub fn give_back() {
-    IS_CUT.set(false);
-    if HOLDS_LARGE.replace(false) {
-        *IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        FREED.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc::channel;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    use super::{SharedMemory, begin, give_back, grow, is_cut, waited};
+    use bytes::Bytes;
 
-    /// The memory is one for all tests.
-    static ONE_TEST: Mutex<()> = Mutex::new(());
+    use super::{LargeSlot, RunMemory, SMALL_RUN_BYTES, WorkerMemory, now};
+    use crate::recorder::Recorder;
+    use relapse_core::{
+        plan::Plan,
+        record::transcript::{Actor, BodyEnd, EventKind},
+    };
+
+    /// The memory of a worker that may not wait.
+    fn impatient(slot: &LargeSlot) -> WorkerMemory {
+        let worker = slot.worker();
+        worker.begin(Some(now()));
+        worker
+    }
+
+    /// Whether a run of another worker may be large.
+    fn is_free(slot: &LargeSlot) -> bool {
+        let other = impatient(slot);
+        other.of_runs().grow();
+        !other.is_cut()
+    }
 
     #[test]
     fn one_run_is_large_at_a_time() {
-        let _one = ONE_TEST.lock();
-        let (large, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (slot, large, most) = (LargeSlot::default(), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let _worker = SharedMemory::of_worker();
+                    let worker = slot.worker();
+                    let run = worker.of_runs();
                     for _ in 0..100 {
-                        grow();
-                        grow();
+                        run.grow();
+                        run.clone().grow();
                         most.fetch_max(large.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::yield_now();
                         large.fetch_sub(1, Ordering::SeqCst);
-                        give_back();
+                        worker.give_back();
                     }
                     // The end of the worker gives it back.
-                    grow();
+                    run.grow();
                 });
             }
         });
@@ -143,34 +210,56 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "the end of the wait is in wall time")]
     fn a_run_that_may_not_wait_is_cut() {
-        let _one = ONE_TEST.lock();
-        let ((grown, has_grown), (end, ends)) = (channel(), channel::<()>());
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let _worker = SharedMemory::of_worker();
-                grow();
-                grown.send(()).unwrap();
-                let _ = ends.recv();
-            });
-            has_grown.recv().unwrap();
-            let _worker = SharedMemory::of_worker();
-            begin(Some(Instant::now() + Duration::from_millis(1)));
-            grow();
-            assert!(is_cut() && waited() >= Duration::from_millis(1));
-            begin(None);
-            assert!(!is_cut());
-            drop(end);
-            grow();
-            assert!(!is_cut());
-        });
+        let slot = LargeSlot::default();
+        let (large, small) = (slot.worker(), slot.worker());
+        large.of_runs().grow();
+        small.begin(Some(now() + Duration::from_millis(1)));
+        let run = small.of_runs();
+        run.grow();
+        assert!(run.is_cut() && small.is_cut() && small.waited() >= Duration::from_millis(1));
+        small.begin(Some(now()));
+        assert!(!run.is_cut() && small.waited().is_zero());
+        drop(large);
+        run.grow();
+        assert!(!run.is_cut());
+    }
+
+    /// The runs of a piece of work keep the slot from one to the next, until it is given back.
+    #[test]
+    fn the_slot_is_given_back_with_the_work() {
+        let slot = LargeSlot::default();
+        let worker = slot.worker();
+        worker.of_runs().grow();
+        worker.begin(None);
+        assert!(!is_free(&slot));
+        worker.give_back();
+        assert!(is_free(&slot));
+    }
+
+    #[test]
+    fn a_run_with_a_long_transcript_is_large() {
+        let slot = LargeSlot::default();
+        let worker = slot.worker();
+        let scribe = Recorder::within(Plan::default(), worker.of_runs()).scribe(0);
+        for (length, is_small) in [(1, true), (SMALL_RUN_BYTES, false)] {
+            let body = Bytes::from(vec![b'x'; length]);
+            scribe.record(Actor::Probe, EventKind::BodySeen { body, end: BodyEnd::Complete });
+            assert_eq!(is_free(&slot), is_small);
+        }
     }
 
     #[test]
     fn what_shares_no_memory_does_not_wait() {
-        grow();
-        std::thread::scope(|scope| drop(scope.spawn(grow).join()));
-        give_back();
+        let slot = LargeSlot::default();
+        let large = slot.worker();
+        large.of_runs().grow();
+        let ended = slot.worker().of_runs();
+        let alone = WorkerMemory::default();
+        alone.begin(Some(now()));
+        for run in [RunMemory::default(), ended, alone.of_runs()] {
+            run.grow();
+            assert!(!run.is_cut());
+        }
     }
 }

@@ -10,7 +10,10 @@ use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::{link::Receiving, memory};
+use crate::{
+    link::Receiving,
+    memory::{RunMemory, SMALL_RUN_BYTES},
+};
 use relapse_core::{
     fault::Place,
     plan::Plan,
@@ -31,6 +34,7 @@ struct RecorderState {
     plan: Plan,
     tally: Arc<Mutex<FaultCounters>>,
     ledger: Mutex<Ledger>,
+    memory: RunMemory,
     tap: Option<EventSink>,
 }
 
@@ -148,20 +152,24 @@ pub struct ExchangeRecorder {
 }
 
 impl Recorder {
-    /// An empty transcript that begins now.
+    /// An empty transcript that begins now, of a run that shares its memory with no other.
     pub fn new(plan: Plan) -> Recorder {
+        Recorder::within(plan, RunMemory::default())
+    }
+
+    /// An empty transcript that begins now, of a run with this memory.
+    pub fn within(plan: Plan, memory: RunMemory) -> Recorder {
         let mut tally = FaultCounters::new(plan.seed);
         tally.grow(plan.faults.len());
-        let ledger = Ledger::with_capacity(64);
-        let tally = Arc::new(Mutex::new(tally));
-        Recorder(Arc::new(RecorderState { start: Instant::now(), plan, tally, ledger: Mutex::new(ledger), tap: None }))
+        let (tally, ledger) = (Arc::new(Mutex::new(tally)), Mutex::new(Ledger::with_capacity(64)));
+        Recorder(Arc::new(RecorderState { start: Instant::now(), plan, tally, ledger, memory, tap: None }))
     }
 
     /// A recorder that keeps nothing and gives each event away as it comes. Its faults share their count with others,
     /// and their time begins at `start`.
     pub fn passing_on(plan: Plan, tally: Arc<Mutex<FaultCounters>>, start: Instant, tap: EventSink) -> Recorder {
-        let ledger = Ledger::with_capacity(0);
-        Recorder(Arc::new(RecorderState { start, plan, tally, ledger: Mutex::new(ledger), tap: Some(tap) }))
+        let (ledger, memory) = (Mutex::new(Ledger::with_capacity(0)), RunMemory::default());
+        Recorder(Arc::new(RecorderState { start, plan, tally, ledger, memory, tap: Some(tap) }))
     }
 
     /// The plan of the run.
@@ -258,8 +266,8 @@ impl ExchangeRecorder {
             None => {
                 let mut ledger = self.recorder.ledger();
                 ledger.events.push(event);
-                if ledger.events.bytes() > memory::SMALL_RUN_BYTES {
-                    memory::grow();
+                if ledger.events.bytes() > SMALL_RUN_BYTES {
+                    self.memory().grow();
                 }
             }
             Some(EventSink(take)) => take(event),
@@ -269,6 +277,11 @@ impl ExchangeRecorder {
     /// The plan of the run.
     pub fn plan(&self) -> &Plan {
         self.recorder.plan()
+    }
+
+    /// The memory of the run.
+    pub fn memory(&self) -> &RunMemory {
+        &self.recorder.0.memory
     }
 
     /// The same transcript, for what belongs to the process and to no exchange.

@@ -11,7 +11,7 @@ use relapse_core::{
 };
 use relapse_simulate::{
     link::{Wire, take},
-    memory,
+    memory::{RunMemory, SMALL_RUN_BYTES},
 };
 
 /// How many bytes of a body are kept: 4 MiB, because a crowd has many clients.
@@ -38,6 +38,7 @@ pub struct BodyReader {
     /// How often something came.
     pieces: usize,
     behind: AfterBody,
+    memory: RunMemory,
 }
 
 /// The bytes that may follow a body on its connection.
@@ -78,11 +79,12 @@ impl BodyStream {
 }
 
 impl BodyReader {
-    /// Reads the body of an answer with this head to a request with this method.
-    pub fn new(method: &str, head: &ResponseHead, behind: AfterBody) -> BodyReader {
+    /// Reads the body of an answer with this head to a request with this method, in a run with this memory.
+    pub fn new(method: &str, head: &ResponseHead, behind: AfterBody, memory: RunMemory) -> BodyReader {
         let framing = BodyFraming::of_answer(head, AnsweredMethod::of(method));
         let decoder = BodyDecoder::new(framing, CHUNK_BYTES_MAX);
-        BodyReader { body: Vec::new(), whole: 0, arrived: 0, arrived_whole: 0, framing, decoder, pieces: 0, behind }
+        let body = Vec::new();
+        BodyReader { body, whole: 0, arrived: 0, arrived_whole: 0, framing, decoder, pieces: 0, behind, memory }
     }
 
     /// Whether so much of an answer without end, or of a very long one, has come that it need not be read on.
@@ -153,8 +155,8 @@ impl BodyReader {
     }
 
     fn keep(&mut self, incoming: &mut BytesMut, count: usize) {
-        if self.body.len() > memory::SMALL_RUN_BYTES {
-            memory::grow();
+        if self.body.len() > SMALL_RUN_BYTES {
+            self.memory.grow();
         }
         let room = KEPT_BYTES_MAX.saturating_sub(self.body.len());
         self.body.extend_from_slice(&incoming[..count.min(room)]);
@@ -171,15 +173,19 @@ impl BodyReader {
 mod tests {
     use bytes::BytesMut;
 
-    use crate::client::body::{AfterBody, BODY_BYTES_MAX, BodyReader, BodyStream, ENDLESS_BYTES_MAX, KEPT_BYTES_MAX};
+    use crate::{
+        client::body::{AfterBody, BODY_BYTES_MAX, BodyReader, BodyStream, ENDLESS_BYTES_MAX, KEPT_BYTES_MAX},
+        deadline::now,
+    };
     use relapse_core::{
         record::transcript::BodyEnd,
         wire::head::{ResponseHead, field},
     };
+    use relapse_simulate::memory::{LargeSlot, RunMemory, SMALL_RUN_BYTES};
 
     fn read(header: (&'static str, &'static str), text: &str, stream: BodyStream) -> (Option<BodyEnd>, String) {
         let head = ResponseHead { status: 200, headers: vec![field(header.0, header.1)] };
-        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing, RunMemory::default());
         let end = reader.read(&mut BytesMut::from(text), stream);
         (end, String::from_utf8(reader.into_body()).unwrap())
     }
@@ -205,7 +211,7 @@ mod tests {
     #[test]
     fn an_unfinished_chunk_does_not_count() {
         let head = ResponseHead { status: 200, headers: vec![field("transfer-encoding", "chunked")] };
-        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing, RunMemory::default());
         let size = 2 * ENDLESS_BYTES_MAX;
         let mut incoming = BytesMut::from(format!("3\r\nabc\r\n{size:x}\r\n").as_bytes());
         incoming.extend_from_slice(&vec![b'x'; size - 1]);
@@ -222,7 +228,7 @@ mod tests {
     #[test]
     fn a_long_body_is_not_read_to_its_end() {
         let head = ResponseHead { status: 200, headers: vec![field("content-length", "1000000000000")] };
-        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing);
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing, RunMemory::default());
         let piece = vec![b'x'; 1 << 20];
         let mut pieces = 0;
         while !reader.has_enough() {
@@ -232,6 +238,21 @@ mod tests {
         assert_eq!(pieces << 20, BODY_BYTES_MAX);
         assert_eq!(reader.omitted() + KEPT_BYTES_MAX as u64, BODY_BYTES_MAX as u64);
         assert_eq!(reader.into_body().len(), KEPT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_run_with_a_long_body_is_large() {
+        let slot = LargeSlot::default();
+        let (large, small) = (slot.worker(), slot.worker());
+        small.begin(Some(now()));
+        let head = ResponseHead { status: 200, headers: vec![field("content-length", "1000000000000")] };
+        let mut reader = BodyReader::new("GET", &head, AfterBody::Nothing, large.of_runs());
+        for (more, is_cut) in [(SMALL_RUN_BYTES + 1, false), (1, true)] {
+            assert_eq!(reader.read(&mut BytesMut::from(&vec![b'x'; more][..]), BodyStream::Open), None);
+            small.of_runs().grow();
+            assert_eq!(small.is_cut(), is_cut);
+            small.give_back();
+        }
     }
 
     /// RFC 9112 section 8: a body without a length is complete only if the stream ends without an error.

@@ -174,7 +174,8 @@ impl<'a> ClientConnection<'a> {
         if let Ok(Some((response, length))) = ResponseHead::decode(&self.wire.incoming) {
             take(&mut self.wire.incoming, length);
             asked.record(EventKind::ResponseSeen(response.clone()));
-            let mut reader = body::BodyReader::new(&asked.head.method, &response, body::AfterBody::Answers);
+            let memory = asked.scribe.memory().clone();
+            let mut reader = body::BodyReader::new(&asked.head.method, &response, body::AfterBody::Answers, memory);
             let end = reader.read(&mut self.wire.incoming, body::BodyStream::Ended).unwrap_or(BodyEnd::Truncated);
             asked.record(EventKind::BodySeen { body: Bytes::from(reader.into_body()), end });
         }
@@ -282,7 +283,8 @@ impl<'a> ClientConnection<'a> {
 
     async fn read_body(&mut self, asked: &PendingAnswer<'a>, head: &ResponseHead) -> AnswerEnd {
         let behind = if self.asked.is_empty() { body::AfterBody::Nothing } else { body::AfterBody::Answers };
-        let mut reader = body::BodyReader::new(&asked.head.method, head, behind);
+        let memory = asked.scribe.memory().clone();
+        let mut reader = body::BodyReader::new(&asked.head.method, head, behind, memory);
         let mut pace = BodyPace::new(asked.sent);
         let finished = bounded(asked.limit, async {
             loop {

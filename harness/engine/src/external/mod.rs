@@ -34,7 +34,7 @@ use relapse_core::{
     plan::Plan,
     record::{redact::KnownSecret, service::TargetKind},
 };
-use relapse_simulate::{clock::Clock, profile::Profile};
+use relapse_simulate::{clock::Clock, profile::Profile, recorder::Recorder};
 
 /// How long an answer may take that only says which server answers.
 const RECOGNIZING_LIMIT: Duration = Duration::from_secs(3);
@@ -247,8 +247,8 @@ impl External {
         if !case.is_alone {
             healthy.push(self.served(Some(case), binding, seed).await?);
         }
-        let plan = case.plan(seed);
-        let transcript = run::converse_as(case.crowd, &case.steps, plan, self.target.as_ref()).await.map_err(failed)?;
+        let (target, recorder) = (self.target.as_ref(), Recorder::new(case.plan(seed)));
+        let transcript = run::converse_as(case.crowd, &case.steps, recorder, target).await.map_err(failed)?;
         self.target.clear().await.map_err(failed)?;
         // One that fails before the trigger is the worst already, and may have waited for a blocked app.
         if !healthy.iter().any(|healthy| healthy.client.outcome().is_some_and(|outcome| !outcome.class.is_good())) {

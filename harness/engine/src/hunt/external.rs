@@ -35,7 +35,11 @@ use relapse_core::{
     plan::Plan,
     record::{code::Blocks, redact::Redactor, transcript::Transcript},
 };
-use relapse_simulate::clock::{Clock, Runtime};
+use relapse_simulate::{
+    clock::{Clock, Runtime},
+    memory::RunMemory,
+    recorder::Recorder,
+};
 
 /// The longest that a step may take, or pause: time is real.
 const STEP_MAX: Duration = Duration::from_secs(4);
@@ -424,13 +428,19 @@ impl ExternalTarget {
         })
     }
 
-    /// Runs what was adapted, in the service's own words.
-    pub(super) fn play(&self, owned: &Owned, drawn: &GeneratedCase, seed: u64) -> Result<Transcript, Error> {
+    /// Runs what was adapted, in the service's own words, as a run with this memory.
+    pub(super) fn play(
+        &self,
+        owned: &Owned,
+        drawn: &GeneratedCase,
+        seed: u64,
+        memory: RunMemory,
+    ) -> Result<Transcript, Error> {
         let plan = Plan { seed, faults: drawn.faults.clone() };
         let steps: Vec<Step> = drawn.steps().into_iter().filter_map(|step| self.say(step)).collect();
         let target = owned.external.target.as_ref();
         owned.runtime.block_on(async {
-            let transcript = run::converse_as(drawn.crowd, &steps, plan, target).await;
+            let transcript = run::converse_as(drawn.crowd, &steps, Recorder::within(plan, memory), target).await;
             target.clear().await?;
             transcript
         })

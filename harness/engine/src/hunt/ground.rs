@@ -15,12 +15,12 @@ use relapse_core::{
     judge::verdict::RunResult,
     record::{redact::Redactor, transcript::Transcript},
 };
-use relapse_simulate::profile::Profile;
+use relapse_simulate::{memory::RunMemory, profile::Profile};
 
 /// A service that is a part of the harness, which can launch any version of it.
 pub trait BuiltIn: fmt::Debug + Send + Sync {
-    /// A runner for one worker, with a clock of its own.
-    fn runner(&self) -> Box<dyn Runner>;
+    /// A runner for one worker, with a clock of its own, whose runs have this memory.
+    fn runner(&self, memory: RunMemory) -> Box<dyn Runner>;
 
     /// The names that its cases may use: its defects, dependencies, variables and modules.
     fn known(&self) -> Known<'static>;

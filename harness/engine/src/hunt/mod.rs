@@ -68,7 +68,7 @@ use relapse_core::{
     },
 };
 use relapse_simulate::{
-    memory::{self, SharedMemory},
+    memory::{LargeSlot, WorkerMemory},
     profile::Profile,
     recorder::capture_logs,
 };
@@ -342,6 +342,8 @@ pub struct Hunt {
     pub legal_only: bool,
     /// When it ends at the latest, with everything that belongs to it.
     pub deadline: Deadline,
+    /// The room for the large run of its workers. Hunts that go on at the same time share one.
+    pub large: LargeSlot,
 }
 
 impl Hunt {
@@ -360,6 +362,7 @@ impl Hunt {
             places,
             legal_only: false,
             deadline: Deadline::NEVER,
+            large: LargeSlot::default(),
         }
     }
 
@@ -506,7 +509,7 @@ pub fn hunt_all(hunt: &Hunt, jobs: usize, watch: &dyn HuntWatch) -> Result<Campa
     }
     let worker = match Worker::new(hunt, Some(team)) {
         Ok(worker) => worker,
-        Err(error) => Worker::on(hunt, Some(team), On::NotStarted(not_started(error)?)),
+        Err(error) => Worker::on(hunt, Some(team), On::NotStarted(not_started(error)?), WorkerMemory::default()),
     };
     let mut campaign = worker.conclude(whole)?;
     campaign.unfinished.add(unfinished);
@@ -892,8 +895,8 @@ struct Worker<'h> {
     longest: Cell<Duration>,
     /// The first runs of all findings, of all workers.
     runs: Arc<FirstRuns>,
-    /// `None` in real time, where a run cannot pause for memory.
-    _memory: Option<SharedMemory>,
+    /// The memory of its runs. It is shared in virtual time only: in real time a run cannot pause for memory.
+    memory: WorkerMemory,
     _logs: tracing::subscriber::DefaultGuard,
 }
 
@@ -919,19 +922,25 @@ impl Drop for Worker<'_> {
 
 impl<'h> Worker<'h> {
     fn new(hunt: &'h Hunt, team: Option<Team<'h>>) -> Result<Worker<'h>, Error> {
-        let on = match &hunt.ground {
-            Ground::External(foreign) => On::Own(foreign, Some(foreign.take()?)),
-            Ground::BuiltIn(service, _) => On::BuiltIn(service.runner()),
-        };
-        Ok(Worker::on(hunt, team, on))
+        match &hunt.ground {
+            Ground::External(foreign) => {
+                let owned = foreign.take()?;
+                let is_real = foreign.is_real();
+                let memory = if is_real { WorkerMemory::default() } else { hunt.large.worker() };
+                Ok(Worker::on(hunt, team, On::Own(foreign, Some(owned)), memory))
+            }
+            Ground::BuiltIn(service, _) => {
+                let memory = hunt.large.worker();
+                let runner = service.runner(memory.of_runs());
+                Ok(Worker::on(hunt, team, On::BuiltIn(runner), memory))
+            }
+        }
     }
 
-    fn on(hunt: &'h Hunt, team: Option<Team<'h>>, on: On<'h>) -> Worker<'h> {
+    fn on(hunt: &'h Hunt, team: Option<Team<'h>>, on: On<'h>, memory: WorkerMemory) -> Worker<'h> {
         let (deadline, longest, seen_sets) = (Cell::new(hunt.deadline), Cell::default(), RefCell::default());
         let runs = team.map(|team| Arc::clone(team.runs)).unwrap_or_default();
-        let is_real = hunt.ground.external().is_some_and(|foreign| foreign.is_real());
-        let _memory = (!is_real).then(SharedMemory::of_worker);
-        Worker { hunt, team, seen_sets, on, deadline, longest, runs, _memory, _logs: capture_logs() }
+        Worker { hunt, team, seen_sets, on, deadline, longest, runs, memory, _logs: capture_logs() }
     }
 
     /// The observer of the hunt.
@@ -962,7 +971,7 @@ impl<'h> Worker<'h> {
     fn recover(&mut self) -> Result<Option<AppError>, Error> {
         self.deadline.set(self.hunt.deadline);
         match (&mut self.on, &self.hunt.ground) {
-            (On::BuiltIn(runner), Ground::BuiltIn(service, _)) => *runner = service.runner(),
+            (On::BuiltIn(runner), Ground::BuiltIn(service, _)) => *runner = service.runner(self.memory.of_runs()),
             (On::Own(foreign, owned), _) if foreign.is_for_many() => {
                 drop(owned.take());
                 match foreign.take() {
@@ -1017,7 +1026,7 @@ impl<'h> Worker<'h> {
                 break;
             }
             let scanned = guarded(hunt.seed_of(number), || self.scan_one(number, scan));
-            memory::give_back();
+            self.memory.give_back();
             match scanned {
                 Err(Error::TooManyRequests | Error::TimeIsOver) => break,
                 scanned => scanned?,
@@ -1034,9 +1043,9 @@ impl<'h> Worker<'h> {
     fn scan_one(&self, number: u64, scan: &mut Scan) -> Result<(), Error> {
         let hunt = self.hunt;
         let ((drawn, seed), began) = (self.draw(number), now());
-        memory::begin(self.looking_deadline().end());
+        self.memory.begin(self.looking_deadline().end());
         let played = self.play_now(&drawn, seed)?;
-        let took = began.elapsed().saturating_sub(memory::waited());
+        let took = began.elapsed().saturating_sub(self.memory.waited());
         let looked = look(&hunt.ground, &played, &mut |evidence, transcript| {
             scan.reached.count(&drawn, transcript, evidence);
             self.count_code(number, transcript, evidence, scan);
@@ -1082,7 +1091,7 @@ impl<'h> Worker<'h> {
                 break;
             }
             let concluding = guarded(hunt.seed_of(number), || self.conclude_one(number, &first, &mut concluded));
-            memory::give_back();
+            self.memory.give_back();
             match concluding {
                 Ok(()) => {}
                 Err(Error::TimeIsOver) => {
@@ -1337,7 +1346,7 @@ impl<'h> Worker<'h> {
 
     /// Runs what was drawn, if there is time for that.
     fn play(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
-        memory::begin(self.deadline.get().end());
+        self.memory.begin(self.deadline.get().end());
         self.play_now(drawn, seed)
     }
 
@@ -1345,10 +1354,10 @@ impl<'h> Worker<'h> {
         self.check_time()?;
         let began = now();
         let played = self.play_in_any_time(drawn, seed);
-        let took = began.elapsed().saturating_sub(memory::waited());
+        let took = began.elapsed().saturating_sub(self.memory.waited());
         self.longest.set(self.longest.get().max(took));
         // An app whose process was ended shows nothing of its own, and no start goes on after the end of the hunt.
-        let is_cut = self.hunt.deadline.is_cut() || memory::is_cut();
+        let is_cut = self.hunt.deadline.is_cut() || self.memory.is_cut();
         let is_late = matches!(played, Err(Error::Python(_))) && self.hunt.deadline.is_over();
         if is_cut || is_late { Err(Error::TimeIsOver) } else { played }
     }
@@ -1361,7 +1370,7 @@ impl<'h> Worker<'h> {
     fn play_in_any_time(&self, drawn: &GeneratedCase, seed: u64) -> Result<Played, Error> {
         let hunt = self.hunt;
         let runner = match &self.on {
-            On::Own(foreign, Some(owned)) => return foreign.play(owned, drawn, seed).map(Ok),
+            On::Own(foreign, Some(owned)) => return foreign.play(owned, drawn, seed, self.memory.of_runs()).map(Ok),
             On::Own(_, None) => unreachable!("only a worker that is dropped gives its target back"),
             On::NotStarted(trouble) => return Err(trouble.clone().into()),
             On::BuiltIn(runner) => runner,

@@ -144,7 +144,9 @@ fn untried(found: &mut Found, reason: &str) -> ChangeKind {
 impl Worker<'_> {
     /// The findings of a version in the smallest case of a finding; `None` where a fault of it does not act there.
     fn shown(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {
-        guarded(found.seed, || self.shown_in_any_case(found))
+        let shown = guarded(found.seed, || self.shown_in_any_case(found));
+        self.memory.give_back();
+        shown
     }
 
     fn shown_in_any_case(&self, found: &Found) -> Result<Option<BTreeSet<FindingKey>>, Error> {

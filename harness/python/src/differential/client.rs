@@ -23,6 +23,7 @@ use relapse_core::{
 };
 use relapse_simulate::{
     link::{Wire, take},
+    memory::RunMemory,
     recorder::{ExchangeRecorder, Recorder},
 };
 
@@ -449,8 +450,8 @@ impl ProgramClient {
             match ResponseHead::decode(&wire.incoming) {
                 Ok(Some((head, length))) => {
                     take(&mut wire.incoming, length);
-                    self.reader =
-                        (head.status != 101).then(|| body::BodyReader::new("GET", &head, body::AfterBody::Nothing));
+                    let (behind, memory) = (body::AfterBody::Nothing, RunMemory::default());
+                    self.reader = (head.status != 101).then(|| body::BodyReader::new("GET", &head, behind, memory));
                     self.head = Some(head);
                 }
                 Ok(None) => return,

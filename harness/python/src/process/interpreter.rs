@@ -43,7 +43,7 @@ use relapse_core::{
 use relapse_simulate::{
     application::{EventLoop, LoopState},
     clock::Clock,
-    memory,
+    memory::{RunMemory, SMALL_RUN_BYTES},
     recorder::{ExchangeRecorder, Recorder},
 };
 
@@ -223,6 +223,8 @@ struct Ear {
     printed: Printed,
     /// Where the application's own code is.
     directory: PathBuf,
+    /// The memory of the run that the interpreter works for.
+    memory: RunMemory,
 }
 
 /// The calls that run, and what is known of their interpreter.
@@ -313,11 +315,11 @@ impl AppCode {
 }
 
 impl Interpreter {
-    /// Starts an interpreter and loads the application.
+    /// Starts an interpreter and loads the application, for a run with this memory.
     ///
     /// # Errors
     /// Says why it cannot be loaded, and what to do.
-    pub fn start(site: &Site, seed: u64) -> Result<(Interpreter, Introduction), AppError> {
+    pub fn start(site: &Site, seed: u64, memory: RunMemory) -> Result<(Interpreter, Introduction), AppError> {
         if site.clock == Clock::Virtual {
             super::core::share();
         }
@@ -341,7 +343,7 @@ impl Interpreter {
         printed.keep(errors);
         let group = Arc::new(Mutex::new(group));
         let from = BufReader::with_capacity(64 * 1024, from);
-        let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone() };
+        let mut ear = Ear { from, group: Arc::clone(&group), printed, directory: site.directory.clone(), memory };
         let first = [framed(&program), framed(&settings(site, seed))].concat();
         let limit = site.import_limit();
         let to = program::deliver(to, first, limit).map_err(|error| match error.kind() {
@@ -470,6 +472,13 @@ impl Interpreter {
         }
     }
 
+    /// From now on it works for a run with this memory.
+    pub(crate) fn work_within(&self, memory: &RunMemory) {
+        if let Some(ear) = &mut lock(&self.pipes).ear {
+            ear.memory.clone_from(memory);
+        }
+    }
+
     /// From its next command on, everything random in it is drawn from this seed, and the number of the connection. On the real
     /// clock it is as random as the system.
     pub(crate) fn sow(&self, seed: u64, connection: usize) {
@@ -485,7 +494,7 @@ impl Interpreter {
             let connection = Value::Int(i64::try_from(connection).unwrap_or(i64::MAX));
             commands.insert(0, command("seed", seed, [connection]));
         }
-        if memory::is_cut() && self.trouble().is_none() {
+        if pipes.ear.as_ref().is_some_and(|ear| ear.memory.is_cut()) && self.trouble().is_none() {
             lock(&self.calls).die(over());
             let _ = lock(&self.group).end();
         }
@@ -616,10 +625,10 @@ impl Ear {
         let mut head = [0; 4];
         self.read(&mut head, limit)?;
         let length = u32::from_le_bytes(head) as usize;
-        if length > memory::SMALL_RUN_BYTES {
-            memory::grow();
+        if length > SMALL_RUN_BYTES {
+            self.memory.grow();
         }
-        if memory::is_cut() {
+        if self.memory.is_cut() {
             return Err(over());
         }
         if length > ANSWER_BYTES_MAX {

@@ -31,6 +31,7 @@ use relapse_core::{
 use relapse_simulate::{
     clock::Clock,
     link::{Link, dial},
+    memory::RunMemory,
     recorder::ExchangeRecorder,
 };
 
@@ -300,7 +301,7 @@ impl Server {
     pub async fn start(installation: Installation) -> Result<(Server, Introduction), AppError> {
         // In lockstep it would keep this thread, and the server with it, on one core.
         let looked_at = Site { clock: Clock::Real, ..installation.site.clone() };
-        let (_, introduction) = Interpreter::start(&looked_at, 0)?;
+        let (_, introduction) = Interpreter::start(&looked_at, 0, RunMemory::default())?;
         Ok((Server::run(installation).await?, introduction))
     }
 
