@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     confinement::Confinement,
+    core::Core,
     group::{Group, Printed},
     marshal, program, starvation,
 };
@@ -206,6 +207,8 @@ pub struct Interpreter {
     epoch: Instant,
     /// When its next timer is to fire, on its clock.
     timer: watch::Sender<Option<u64>>,
+    /// The core that it shares with the thread that started it, in lockstep.
+    _core: Option<Core>,
 }
 
 #[derive(Debug)]
@@ -320,9 +323,7 @@ impl Interpreter {
     /// # Errors
     /// Says why it cannot be loaded, and what to do.
     pub fn start(site: &Site, seed: u64, memory: RunMemory) -> Result<(Interpreter, Introduction), AppError> {
-        if site.clock == Clock::Virtual {
-            super::core::share();
-        }
+        let core = (site.clock == Clock::Virtual).then(Core::take);
         let mut command = Command::new(&site.python);
         command.arg("-c").arg(LOADER).current_dir(&site.directory);
         command.env("PYTHONHASHSEED", "0").env("PYTHONUNBUFFERED", "1").envs(site.environment.iter().cloned());
@@ -373,6 +374,7 @@ impl Interpreter {
             blocked_limit: site.blocked_limit,
             epoch: Instant::now(),
             timer: watch::channel(None).0,
+            _core: core,
         };
         Ok((interpreter, introduction))
     }
