@@ -66,15 +66,22 @@ pub(crate) enum UsageError {
         /// The server.
         server: String,
     },
-    /// Two versions of different kinds.
-    #[error("a server behind a URL and a Python application cannot be compared: name two of a kind")]
-    DifferentKinds,
-    /// `--profile` with a URL.
-    #[error("--profile is about a Python application; a server of yours is what it is")]
-    ProfileOfUrl,
-    /// `--hostile` with a URL.
-    #[error("--hostile is about a Python application; a server of yours is what it is")]
-    HostileUrl,
+    /// Two versions of different forms, each with the noun of its form.
+    #[error("a {one} and a {other} cannot be compared: name two of a kind")]
+    DifferentKinds {
+        /// The target.
+        one: &'static str,
+        /// The other version.
+        other: &'static str,
+    },
+    /// An option that changes what is loaded, with a target that someone else runs.
+    #[error("{option} is about an application that is loaded here; a {noun} of yours is what it is")]
+    NotLoaded {
+        /// The option.
+        option: &'static str,
+        /// The noun of the target's form.
+        noun: &'static str,
+    },
     /// `--check-determinism` on a target that keeps the real clock.
     #[error(
         "--check-determinism needs the virtual clock: in real time no two runs are the same; it works on the built-in backend and on a Python application without --server and `--clock real`"

@@ -289,7 +289,7 @@ impl HuntArgs {
             return Err(UsageError::TestsOfServer.into());
         }
         if self.hostile && !kind.is_loaded() {
-            return Err(UsageError::HostileUrl.into());
+            return Err(UsageError::NotLoaded { option: "--hostile", noun: target.noun }.into());
         }
         let versions: Vec<&TargetSpec> = self.before.iter().chain([target]).collect();
         target.check_versions(&versions, &self.python, &self.profile, &self.service_file)?;

@@ -94,7 +94,7 @@ trait TargetForm: fmt::Debug + fmt::Display + Send + Sync {
 #[derive(Debug, Clone)]
 pub(super) struct TargetSpec {
     /// The noun of its form.
-    noun: &'static str,
+    pub(super) noun: &'static str,
     target: Arc<dyn TargetForm>,
 }
 
@@ -208,7 +208,7 @@ impl TargetSpec {
     ) -> Result<(), UsageError> {
         for version in versions {
             if version.noun != self.noun {
-                return Err(UsageError::DifferentKinds);
+                return Err(UsageError::DifferentKinds { one: self.noun, other: version.noun });
             }
             version.check(python, profiles, service_file)?;
         }

@@ -48,7 +48,7 @@ impl TargetForm for UrlForm {
     ) -> Result<(), UsageError> {
         python.without_routes().check_absent()?;
         if !profiles.is_empty() {
-            return Err(UsageError::ProfileOfUrl);
+            return Err(UsageError::NotLoaded { option: "--profile", noun: FORM.noun });
         }
         service_file.check_host(&self.0)
     }
