@@ -312,7 +312,7 @@ const SEEN_FROM_OUTSIDE: [(Defect, &str, u64); 35] = [
     (Defect::LoopGoesOn, "starlette", 1),
     (Defect::OversizeMessageDropped, "starlette", 73),
     (Defect::UnboundNameInFallback, "starlette", 1),
-    (Defect::LegacyWithoutAuth, "starlette", 175),
+    (Defect::LegacyWithoutAuth, "starlette", 1870),
     (Defect::RelaxedAuthentication, "starlette", 4),
     (Defect::RefusalLacksAttribute, "starlette", 4),
     (Defect::HeaderNameBypass, "starlette", 144),

@@ -205,11 +205,12 @@ impl Route {
         request
     }
 
-    /// Whether something in a visit can be varied there: a parameter, a body, a message, or what its code names.
+    /// Whether something in a visit can be varied there: a session, a parameter, a body, or what its code names.
     pub fn takes_something(&self) -> bool {
-        let texts = [&self.words, &self.messages, &self.subprotocols];
+        let texts = [&self.words, &self.messages];
         let parameters = [&self.params, &self.query, &self.headers, &self.cookies];
-        texts.iter().any(|texts| !texts.is_empty())
+        self.is_websocket
+            || texts.iter().any(|texts| !texts.is_empty())
             || parameters.iter().any(|parameters| !parameters.is_empty())
             || !self.numbers.is_empty()
             || !self.content_type.is_empty()
