@@ -49,10 +49,11 @@ On other systems a command ends the groups of its processes, and nothing more is
 #[cfg(target_os = "linux")]
 pub(crate) fn stand() -> Option<ExitCode> {
     match linux::Post::of_this_process() {
-        linux::Post::Behind => {
-            linux::be_guarded();
+        linux::Post::Behind(guard) => {
+            linux::be_guarded(guard);
             None
         }
+        linux::Post::Orphaned => linux::end_orphaned(),
         linux::Post::InFront => linux::run_behind().ok(),
     }
 }
@@ -73,7 +74,7 @@ mod linux {
     use std::process::{ExitCode, ExitStatus};
 
     use nix::sys::signal::SigSet;
-    use relapse_python::process::{FREE_AT_ONCE, GUARD, adopt_descendants, end_descendants};
+    use relapse_python::process::{FREE_AT_ONCE, GUARD, adopt_descendants, end_descendants, is_running};
     use relapse_simulate::clock::{Clock, Runtime};
     use rustix::process::{Pid, Signal as Number, getpid, getppid, kill_process, set_parent_process_death_signal};
     use tokio::process::{Child, Command};
@@ -89,7 +90,9 @@ mod linux {
     /// Where this process stands.
     pub(super) enum Post {
         /// Its parent is its guard.
-        Behind,
+        Behind(Pid),
+        /// Its guard was killed before it could ask for the signal that tells of that.
+        Orphaned,
         /// It has none.
         InFront,
     }
@@ -97,14 +100,17 @@ mod linux {
     impl Post {
         pub(super) fn of_this_process() -> Post {
             let guard = env::var(GUARD).ok().and_then(|guard| guard.parse().ok()).and_then(Pid::from_raw);
-            // An app that runs this program hands down the variable of its own harness.
-            if guard.is_some() && guard == getppid() { Post::Behind } else { Post::InFront }
+            match guard {
+                Some(guard) if Some(guard) == getppid() => Post::Behind(guard),
+                Some(guard) if !is_running(guard) => Post::Orphaned,
+                // A program that the command runs hands the variable down.
+                Some(_) | None => Post::InFront,
+            }
         }
     }
 
     /// Ends in order when the guard is killed.
-    pub(super) fn be_guarded() {
-        let guard = getppid();
+    pub(super) fn be_guarded(guard: Pid) {
         // Its group is never the foreground one of a terminal, so that printing would stop it where the terminal has
         // `tostop`. Its threads inherit this; the one that starts processes takes it back.
         let mut held = SigSet::empty();
@@ -112,10 +118,14 @@ mod linux {
         let _ = held.thread_block();
         let _ = set_parent_process_death_signal(Some(Number::TERM));
         let _ = adopt_descendants();
-        if getppid() != guard {
-            // It was killed before.
-            std::process::exit(KILLED + Number::TERM.as_raw());
+        if getppid() != Some(guard) {
+            end_orphaned();
         }
+    }
+
+    /// Ends before anything was started, as the signal would that tells of the end of the guard.
+    pub(super) fn end_orphaned() -> ! {
+        std::process::exit(KILLED + Number::TERM.as_raw());
     }
 
     /// Runs this program again behind this process, and kills what it leaves.

@@ -364,6 +364,29 @@ fn a_token_command_leaves_nothing() {
     marked.assert_nothing_lives_on();
 }
 
+/// A command whose guard was killed before the command looked for it ends at once; before, it made a guard of its own and did
+/// all its work. One that only inherits the variable of a command that still runs does its work.
+#[rstest]
+#[case::killed(false, 143)]
+#[case::another_runs(true, 1)]
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_command_does_not_outlive_its_guard(#[case] does_run: bool, #[case] code: i32) {
+    let marked = Marked::new("def act():\n    raise ValueError\n");
+    let mut other = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    if !does_run {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+    let guard = other.id().to_string();
+    let child = marked.on_app("hunt", &["--cases", "20"]).env("RELAPSE_GUARD", guard).spawn().unwrap();
+    let (status, output, errors) = end(child);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(status.code(), Some(code), "{output}{errors}");
+    marked.assert_nothing_lives_on();
+}
+
 /// Signals at any moment: the command ends with one of its codes, and nothing lives on.
 #[rstest]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

@@ -73,6 +73,11 @@ fn row(id: u32) -> Option<Row> {
     Some(Row { process, parent: fields.get(PARENT)?.parse().ok()?, is_alive })
 }
 
+/// Whether a process runs, and has not ended without its parent taking note.
+pub fn is_running(process: Pid) -> bool {
+    u32::try_from(process.as_raw_nonzero().get()).ok().and_then(row).is_some_and(|row| row.is_alive)
+}
+
 impl Process {
     /// Kills it, and no other that got its number meanwhile; something that tells of its end, where the system has that.
     fn kill(self) -> Option<OwnedFd> {

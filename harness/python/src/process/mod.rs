@@ -31,7 +31,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 pub use self::confinement::Confinement;
 #[cfg(target_os = "linux")]
 pub use self::descendants::adopt_descendants;
-pub use self::descendants::end_descendants;
+pub use self::descendants::{end_descendants, is_running};
 pub use self::finished::{Finished, finish};
 pub use self::group::{FREE_AT_ONCE, GUARD, Group, end_all};
 pub use self::installer::Installer;
