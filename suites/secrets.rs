@@ -21,7 +21,7 @@ const PLANTED: [(&str, &str); 4] = [
 
 /// An application that tells each secret in nine encodings, in a place that the path names.
 const LEAKY: &str = r#"
-import asyncio, base64, json, logging, os, sys, urllib.parse
+import asyncio, base64, json, logging, os, sys, threading, urllib.parse, warnings
 
 def forms():
     for name in ("API_TOKEN", "SHORT_KEY", "SESSION_SECRET", "PASSWORD"):
@@ -33,12 +33,17 @@ def forms():
             yield from (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode(),
                         base64.b64encode(b"user:" + data + b"!").decode(), data.hex())
 
+SHORT = os.environ["SHORT_KEY"]
+KEPT = []
 TEXT = " | ".join(forms())
 LATIN = TEXT.encode("ascii", "backslashreplace")
 
 async def answer(send, status=200, headers=(), body=b""):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
+
+def shout():
+    raise LookupError(TEXT)
 
 async def later():
     raise LookupError(TEXT)
@@ -60,6 +65,12 @@ async def app(scope, receive, send):
         if place == "denied":
             await send({"type": "websocket.close", "code": 4401, "reason": TEXT[:100]})
             return
+        if place == "subprotocol":
+            await send({"type": "websocket.accept", "subprotocol": SHORT})
+            raise RuntimeError("chosen")
+        if place == "denied-in-full":
+            await send({"type": "websocket.http.response.start", "status": 403, "headers": [(b"x-secret", LATIN)]})
+            return await send({"type": "websocket.http.response.body", "body": TEXT.encode()})
         await send({"type": "websocket.accept", "headers": [(b"x-secret", LATIN)]})
         if place == "text":
             await send({"type": "websocket.send", "text": TEXT})
@@ -115,12 +126,66 @@ async def app(scope, receive, send):
         return await answer(send, 500, [(b"content-type", b"application/json")], json.dumps({"error": TEXT}).encode())
     if place == "event":
         await send({"type": "http.response.start", "status": "x" + TEXT})
+    if place == "note":
+        error = ValueError("plain")
+        error.add_note(TEXT)
+        raise error
+    if place == "exceptions":
+        raise ExceptionGroup("several " + TEXT, [KeyError(TEXT), OSError(TEXT)])
+    if place == "args":
+        raise LookupError(TEXT, {"given": TEXT})
+    if place == "named":
+        raise type("Failed" + SHORT, (Exception,), {})(TEXT)
+    if place == "errno":
+        raise FileNotFoundError(2, "no file", TEXT)
+    if place == "warning":
+        warnings.warn(TEXT)
+        raise SystemError("warned")
+    if place == "extra":
+        logging.getLogger(TEXT).error("from %r", {"given": TEXT}, extra={"given": TEXT})
+        return await answer(send, 500)
+    if place == "thread":
+        thread = threading.Thread(target=shout, name=TEXT)
+        thread.start()
+        thread.join()
+        return await answer(send, 500)
+    if place == "handler":
+        asyncio.get_running_loop().call_exception_handler({"message": TEXT, "exception": OSError(TEXT)})
+        return await answer(send, 500)
+    if place == "exit":
+        sys.exit(TEXT)
+    if place == "keyboard":
+        raise KeyboardInterrupt(TEXT)
+    if place == "cancelled":
+        raise asyncio.CancelledError(TEXT)
+    if place == "assertion":
+        assert TEXT == "", TEXT
+    if place == "header-name":
+        return await answer(send, 500, [(b"x-" + SHORT.encode(), b"a")])
+    if place == "type-of-body":
+        return await answer(send, 500, [(b"content-type", b"text/" + LATIN)], b"x")
+    if place == "pieces":
+        await send({"type": "http.response.start", "status": 500})
+        for start in range(0, len(TEXT), 7):
+            await send({"type": "http.response.body", "body": TEXT[start:start + 7].encode(), "more_body": True})
+        return await send({"type": "http.response.body"})
+    if place == "stream":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": ("data: " + TEXT + "\n\n").encode(), "more_body": True})
+        raise BufferError(TEXT)
+    if place == "unknown-event":
+        await send({"type": "http." + TEXT})
+    if place == "key-of-event":
+        await send({"type": "http.response.start", "status": 500, TEXT: TEXT, "headers": TEXT})
+    if place == "state":
+        KEPT.append((scope, TEXT))
+        raise IndexError(f"{scope['path']} {TEXT}")
     if place == TEXT:
         return
     await answer(send, 404)
 "#;
 
-const PLACES: [&str; 21] = [
+const PLACES: [&str; 43] = [
     "GET /exception",
     "GET /key",
     "GET /chained",
@@ -135,12 +200,34 @@ const PLACES: [&str; 21] = [
     "GET /location",
     "GET /body",
     "GET /event",
+    "GET /note",
+    "GET /exceptions",
+    "GET /args",
+    "GET /named",
+    "GET /errno",
+    "GET /warning",
+    "GET /extra",
+    "GET /thread",
+    "GET /handler",
+    "GET /exit",
+    "GET /keyboard",
+    "GET /cancelled",
+    "GET /assertion",
+    "GET /header-name",
+    "GET /type-of-body",
+    "GET /pieces",
+    "GET /stream",
+    "GET /unknown-event",
+    "GET /key-of-event",
+    "GET /state",
     "ws:/denied",
     "ws:/text",
     "ws:/bytes",
     "ws:/message",
     "ws:/reason",
     "ws:/raises",
+    "ws:/subprotocol",
+    "ws:/denied-in-full",
     "GET /elsewhere",
 ];
 
@@ -248,6 +335,9 @@ fn no_secret_of_an_application_is_printed_or_written(#[case] format: &str) {
     let outputs = outputs(directory.path(), &arguments);
     let told = &outputs["standard output"];
     assert!(told.contains("/exception") && told.contains("<secret API_TOKEN>"), "{told}{}", outputs["standard error"]);
+    for place in ["/named", "/exceptions", "/stream", "/state"] {
+        assert!(told.contains(place), "{place}: {told}");
+    }
     assert!(outputs.keys().any(|name| name.ends_with(".toml")) && outputs.keys().any(|name| name.ends_with(".py")));
     assert_clean(&outputs);
     for name in outputs.keys() {
