@@ -7,6 +7,10 @@ use std::time::Duration;
 /// How many times its limit a wait takes at most, however busy the machine is.
 const LIMITS_MAX: u32 = 8;
 
+/// A 16th of a limit, and less, is not waited for: looking how long a process was queued queues it for a moment, where both share
+/// a core, so that a wait for the very rest would look again and again.
+const REST_MAX: u32 = 16;
+
 /// How long the first thread of a process has been ready to run without a processor, in all; zero where the system does not
 /// say.
 pub(super) fn queued(process: u32) -> Duration {
@@ -25,7 +29,8 @@ pub(super) fn left(limit: Duration, waited: Duration, queued: Duration) -> Durat
     if waited >= limit.saturating_mul(LIMITS_MAX) {
         return Duration::ZERO;
     }
-    limit.saturating_sub(waited.saturating_sub(queued))
+    let left = limit.saturating_sub(waited.saturating_sub(queued));
+    if left <= limit / REST_MAX { Duration::ZERO } else { left }
 }
 
 #[cfg(test)]
@@ -41,6 +46,8 @@ mod tests {
         assert_eq!(left(8 * SECOND, 8 * SECOND, Duration::ZERO), Duration::ZERO);
         assert_eq!(left(8 * SECOND, 8 * SECOND, 3 * SECOND), 3 * SECOND);
         assert_eq!(left(8 * SECOND, 11 * SECOND, 3 * SECOND), Duration::ZERO);
+        // The look itself takes a moment.
+        assert_eq!(left(8 * SECOND, 8 * SECOND, SECOND / 2), Duration::ZERO);
         // A wait ends on a machine that never gives it a processor, too.
         assert_eq!(left(8 * SECOND, 64 * SECOND, 64 * SECOND), Duration::ZERO);
         assert_eq!(left(Duration::MAX, SECOND, Duration::ZERO), Duration::MAX - SECOND);
