@@ -595,6 +595,27 @@ fn a_session_that_is_deaf_is_silent() {
     });
 }
 
+/// Where no server is, a case says nothing, whatever its fault does to the connection and whether it has a healthy client.
+#[rstest]
+#[case::with_a_healthy_client("step = [{ open = \"/ws\" }]\n")]
+#[case::alone("alone = true\nstep = [{ open = \"/ws\" }]\n")]
+#[case::cut_at_the_edge(
+    "step = [{ request = \"POST /ws\", body = \"text\" }]\n\
+     [[fault]]\nat = \"edge\"\nkind = \"cut\"\ndirection = \"to-server\"\nafter_bytes = 20\n"
+)]
+fn a_server_that_is_not_there_is_told(#[case] steps: &str) {
+    // A socket that does not listen keeps its port, and refuses connections.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    let case = format!("summary = \"x\"\n{steps}[expect]\naccept = [\"ok\", \"cut-by-fault\"]\n");
+    let directory = tempfile::tempdir().unwrap();
+    let (code, verdict, entry) = run(directory.path(), &case, &["--target", &format!("ws://{address}")]);
+    assert_eq!((code, verdict.as_str()), (Some(2), "inconclusive"), "{entry:#}");
+    let told = format!("could not connect to {address}: Connection refused");
+    assert!(entry.to_string().contains(&told), "{entry:#}");
+}
+
 /// Headers that our own edge took from an upgrade are named as the cause of its refusal, on either version.
 #[test]
 fn a_refusal_of_what_the_edge_took_is_explained() {

@@ -175,6 +175,14 @@ pub trait Target: fmt::Debug + Sync {
         Box::pin(async move { if is_default { Ok(()) } else { Err(Error::NoServerProcess) } })
     }
 
+    /// Tries whether a connection to it can be made now. A target that the harness starts has one that listens.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    fn reach(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// A credential of this kind for a user; a ticket where one is asked for.
     fn credential(&self, kind: Credential, user: &str, form: Form) -> Presented;
 

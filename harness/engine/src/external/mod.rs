@@ -220,7 +220,10 @@ impl External {
         let healthy = healthy.map_err(failed)?;
         let authority = self.target.authority();
         match healthy.client.outcome().map(|outcome| &outcome.ending) {
-            Some(Ending::Refused) => Err(Reason::Harness(format!("nothing listens at {authority}"))),
+            Some(Ending::Refused) => Err(self.unreached().await.unwrap_or_else(|| {
+                let why = "it took no connection of the healthy client, and takes one now";
+                Reason::Harness(format!("could not connect to {authority}: {why}"))
+            })),
             Some(Ending::Http { status: 429, .. }) => {
                 Err(Reason::Harness(format!("{authority} refuses further requests (429)")))
             }
@@ -240,12 +243,24 @@ impl External {
         }
     }
 
+    /// Why no connection to the target can be made, where that is so.
+    async fn unreached(&self) -> Option<Reason> {
+        let why = self.target.reach().await.err()?;
+        Some(Reason::Harness(format!("could not connect to {}: {why}", self.target.authority())))
+    }
+
     /// Performs a case and its healthy client, and judges.
     async fn conduct(&self, case: &Case, binding: &ServiceFile, seed: u64) -> Result<RunResult, Reason> {
         self.target.start_with(&case.server_arguments).await.map_err(failed)?;
         let mut healthy = Vec::new();
         if !case.is_alone {
             healthy.push(self.served(Some(case), binding, seed).await?);
+        }
+        // Without a client before the trigger, a server that was never there looks like one that drops it.
+        if healthy.iter().all(|healthy| healthy.client.outcome().is_none())
+            && let Some(reason) = self.unreached().await
+        {
+            return Err(reason);
         }
         let (target, recorder) = (self.target.as_ref(), Recorder::new(case.plan(seed)));
         let transcript = run::converse_as(case.crowd, &case.steps, recorder, target).await.map_err(failed)?;

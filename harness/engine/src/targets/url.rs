@@ -20,7 +20,12 @@ use relapse_core::{
         transcript::Leftovers,
     },
 };
-use relapse_simulate::{application::BoxFuture, clock::Clock, link::Link, recorder::ExchangeRecorder};
+use relapse_simulate::{
+    application::BoxFuture,
+    clock::Clock,
+    link::{Link, Receiving},
+    recorder::ExchangeRecorder,
+};
 
 /// A server behind a URL.
 #[derive(Debug)]
@@ -100,6 +105,10 @@ impl Target for Url {
             let server = self.upstream.connect(scribe.receiving()).await.ok();
             Ok(through_the_edge(server, scribe, |_| self.upstream.redial()))
         })
+    }
+
+    fn reach(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { self.upstream.connect(Receiving::Usual).await.map(drop) })
     }
 
     fn credential(&self, kind: Credential, user: &str, _form: Form) -> Presented {

@@ -76,7 +76,7 @@ fn waits_at(program: &GeneratedApp, at: usize, end: usize) -> bool {
     let before = &program.moves[..end];
     let performed = before.iter().filter(|step| **step == Move::Go(at)).count();
     let acts = program.connections[at].segments.iter().take(performed).flatten();
-    let receives = acts.filter(|act| act.deed == Deed::Receive && act.holder == Holder::Own).count();
+    let receives = acts.filter(|act| act.deed.is_receive() && act.holder == Holder::Own).count();
     let messages = before.iter().filter(|step| matches!(step, Move::Text(to) | Move::Bytes(to) if *to == at)).count();
     // The first event is the connect.
     program.connections[at].kind.is_websocket() && receives > 1 + messages

@@ -53,6 +53,9 @@ pub(super) trait Protocol: Send + 'static {
         MessageKeys::Both
     }
 
+    /// The application waits for something.
+    fn rest(&mut self) {}
+
     /// The connection is gone, and what serves it.
     fn lose(&mut self) {}
 }
@@ -228,6 +231,7 @@ impl<P: Protocol> AppCall<P> {
                 return Poll::Ready(CallStep::Moved);
             }
             desk.server = Some(cx.waker().clone());
+            desk.protocol.rest();
         }
         Poll::Pending
     }

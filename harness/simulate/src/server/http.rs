@@ -136,6 +136,7 @@ impl RequestService<'_> {
                 self.call.feed(self.wire);
                 let is_complete = self.call.desk().protocol.complete;
                 if is_complete {
+                    self.call.note_unread();
                     self.call.end(ClientEnd::Answered);
                 }
                 ControlFlow::Continue(())
@@ -170,6 +171,7 @@ impl RequestService<'_> {
     async fn ended(&mut self, result: Result<(), Exception>) -> bool {
         flush(self.wire, &mut self.call).await;
         self.call.feed(self.wire);
+        let came_late = self.call.note_unread();
         let (progress, unread) = {
             let protocol = &self.call.desk().protocol;
             (protocol.progress(), protocol.request.length_left)
@@ -178,7 +180,7 @@ impl RequestService<'_> {
         self.call.desk().protocol.complete |= matches!(progress, AnswerProgress::Nothing) && !self.wire.has_ended();
         self.call.end(ClientEnd::Answered);
         let is_kept = finish(self.wire, progress, result, self.profile).await && self.reusable && !self.is_stopping;
-        let is_read = unread == 0 || self.profile.sequence.http_unread == Reuse::Kept;
+        let is_read = came_late == 0 || self.profile.sequence.http_unread == Reuse::Kept;
         is_kept && is_read && skip(self.wire, unread).await
     }
 }
@@ -303,6 +305,12 @@ impl AppCall<Response> {
         self.wake();
     }
 
+    /// How many bytes of the request's body had not come when the answer was whole, which it is by now at the latest.
+    fn note_unread(&self) -> usize {
+        let request = &mut self.desk().protocol.request;
+        *request.unread_at_answer.get_or_insert(request.length_left)
+    }
+
     /// Tells the application that the request is over.
     fn end(&self, end: ClientEnd) {
         let is_first = {
@@ -324,6 +332,8 @@ impl AppCall<Response> {
 struct PendingRequest {
     /// How much of its body has not come.
     length_left: usize,
+    /// How much of it had not come when the answer was whole.
+    unread_at_answer: Option<usize>,
     /// That which has come and was not received.
     body: Vec<u8>,
     /// Whether there is something to receive.

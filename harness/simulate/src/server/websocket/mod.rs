@@ -85,6 +85,7 @@ pub(super) async fn serve(
         is_behind: false,
         is_broken: false,
         is_closed_by_client: false,
+        refusal_turn: None,
         events: LoopEvents::default(),
     };
     scribe.record(Actor::Front, EventKind::Called { kind: ScopeType::Websocket, head });
@@ -542,7 +543,7 @@ impl ServerConnection {
             self.tell(Inbound::WebsocketDisconnect { code: Some(code), reason: None });
         }
         if self.phase() != ServerPhase::Lost {
-            self.call.desk().protocol.lose();
+            self.call.desk().protocol.lose_refused();
         }
     }
 

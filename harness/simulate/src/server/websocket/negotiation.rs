@@ -87,6 +87,8 @@ pub(super) struct Negotiation {
     pub(super) is_broken: bool,
     /// Whether the client closed.
     pub(super) is_closed_by_client: bool,
+    /// The rest of the turn in which the application refused the client, while that lasts.
+    pub(super) refusal_turn: Option<RefusalTurn>,
     /// The events of the server's own that were set.
     pub(super) events: LoopEvents,
 }
@@ -108,6 +110,14 @@ pub(super) struct LoopEvents {
     pub(super) connected: bool,
     /// A close of the application raised: that of the client is not answered.
     pub(super) mute: bool,
+}
+
+/// The turn of the event loop in which an application refuses its client. A server in that loop learns in the next turn that
+/// the connection is gone (asyncio's `_SelectorTransport.close` calls `connection_lost` by `call_soon`).
+#[derive(Debug, Default)]
+pub(super) struct RefusalTurn {
+    /// Whether the application has received the event that was there at once. It waits for the next one.
+    has_received: bool,
 }
 
 /// How the body of a denial response is delimited.
@@ -165,6 +175,11 @@ impl Protocol for Negotiation {
             return self.give_by_events(inbox);
         }
         inbox.extend(self.take_failed_close());
+        if let Some(turn) = &mut self.refusal_turn
+            && std::mem::replace(&mut turn.has_received, true)
+        {
+            self.end_refusal_turn();
+        }
         if self.profile.sequence.after_disconnect != AfterDisconnect::Always {
             let event = inbox.pop_front();
             self.is_behind &= !inbox.is_empty();
@@ -182,17 +197,38 @@ impl Protocol for Negotiation {
         self.profile.sequence.message_keys
     }
 
+    fn rest(&mut self) {
+        self.end_refusal_turn();
+    }
+
     fn lose(&mut self) {
         self.events.lost_before |= !self.events.completed;
         self.events.completed = true;
         let stays = matches!(self.phase, ServerPhase::Closed | ServerPhase::Denying);
-        if !(stays && self.profile.sequence.gone == Gone::Messages) {
+        let is_kept = stays && self.profile.sequence.gone == Gone::Messages;
+        if !is_kept && self.refusal_turn.is_none() {
             self.phase = ServerPhase::Over;
         }
     }
 }
 
 impl Negotiation {
+    /// The application has refused the client, and the connection ends.
+    pub(super) fn lose_refused(&mut self) {
+        let rules = &self.profile.sequence;
+        let tells_at_once = rules.keeps == StateTracking::State && rules.after_refusal.is_some();
+        if tells_at_once && self.phase == ServerPhase::Closed && self.refusal.is_some() {
+            self.refusal_turn = Some(RefusalTurn::default());
+        }
+        self.lose();
+    }
+
+    fn end_refusal_turn(&mut self) {
+        if self.refusal_turn.take().is_some() {
+            self.lose();
+        }
+    }
+
     /// The phase in which an event is taken. Some servers still take events for an open session after its call has ended.
     fn phase_for_events(&self) -> ServerPhase {
         match self.phase {
