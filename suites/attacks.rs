@@ -86,14 +86,15 @@ async def ask(scope, receive, send):
         log.exception('the room is not there')
     await answer(send, 200)
 ",
-    why: "the reported exception is still raised: KeyError: 'room' (service.py:",
+    why: "is still raised, handled with an answer, and logged as an error: KeyError: 'room' (service.py:",
     fixed: ASK_IS_FIXED,
 };
 
-/// The exception is caught, and the session closed with an accepted code instead of an answer.
+/// The exception is caught, and the session closed without a word. A close with a code that says no, and that the case
+/// accepts, is an answer.
 const INTO_A_CLOSE: Attack = Attack {
     case: "step = [{ open = \"/chat\" }, { send = \"hello\" }, { wait = \"close\" }]\n\
-           [expect]\naccept = [\"ok\", \"close 1008\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
+           [expect]\naccept = [\"close 1000\", \"close 1008\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
     before: "
 async def chat(scope, receive, send):
     await opened(receive, send)
@@ -107,15 +108,109 @@ async def chat(scope, receive, send):
     try:
         scope['room']
     except KeyError:
-        await close(send, 1008)
+        await close(send, 1000)
 ",
-    why: "the reported exception is still raised: KeyError: 'room' (service.py:",
+    why: "the reported exception is still raised, and handled without an answer to the client: KeyError: 'room' (service.py:",
     fixed: "
 async def chat(scope, receive, send):
     await opened(receive, send)
     await receive()
-    await say(send, 'no room')
-    await close(send, 1008)
+    try:
+        scope['room']
+    except KeyError:
+        await close(send, 1008, 'no room')
+",
+};
+
+/// The exception is swallowed, and the answer to the next message looks like one to the first.
+const THE_NEXT_IS_ANSWERED: Attack = Attack {
+    case: "step = [{ open = \"/chat\" }, { send = \"bad\" }, { send = \"good\" }, { wait_answer = true }, { close = 1000 }]\n\
+           [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
+    before: "
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    while text := (await receive()).get('text'):
+        await say(send, scope['room'] if text == 'bad' else text)
+",
+    fake: "
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    while text := (await receive()).get('text'):
+        try:
+            await say(send, scope['room'] if text == 'bad' else text)
+        except KeyError:
+            pass
+",
+    why: "and handled without an answer to the client: KeyError: 'room' (service.py:",
+    fixed: "
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    while text := (await receive()).get('text'):
+        try:
+            await say(send, scope['room'] if text == 'bad' else text)
+        except KeyError:
+            await say(send, 'no room')
+",
+};
+
+/// The app closes without having read the message.
+const NEVER_READ: Attack = Attack {
+    case: "step = [{ open = \"/chat\" }, { send = \"hello\" }, { wait = \"close\" }]\n\
+           [expect]\naccept = [\"ok\"]\n[symptom]\nexception = \"KeyError: 'room'\"\n",
+    before: "
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    await receive()
+    scope['room']
+",
+    fake: "
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    await asyncio.sleep(1)
+    await close(send, 1000)
+",
+    why: "sent a message and got close 1000 without an answer",
+    fixed: "
+async def chat(scope, receive, send):
+    await opened(receive, send)
+    await say(send, (await receive())['text'])
+    await close(send, 1000)
+",
+};
+
+/// The error has another number, which the case's class lets pass.
+const ANOTHER_STATUS: Attack = Attack {
+    case: "step = [{ request = \"GET /ask\" }]\n[expect]\naccept = [\"ok\", \"refused-request\"]\n\
+           [symptom]\noutcome = \"http 500\"\n",
+    before: ASK_RAISES,
+    fake: "
+async def ask(scope, receive, send):
+    await answer(send, 501)
+",
+    why: "connection 1 gives http 501",
+    fixed: "
+async def ask(scope, receive, send):
+    await answer(send, 404)
+",
+};
+
+/// The fix refuses the bad query, and every client without it too, while another route lets clients in.
+const ALL_ARE_REFUSED: Attack = Attack {
+    case: "step = [{ request = \"GET /ask\", query = \"n=x\" }]\n[expect]\naccept = [\"refused-request\"]\n\
+           [symptom]\noutcome = \"http 500\"\n",
+    before: "
+async def ask(scope, receive, send):
+    int(query(scope).get('n', 1))
+    await answer(send, 200)
+",
+    fake: "
+async def ask(scope, receive, send):
+    await answer(send, 400)
+",
+    why: "the healthy client gets http 400 (refused-request; app-decision), and before let it in for `GET /ask`",
+    fixed: "
+async def ask(scope, receive, send):
+    await answer(send, 400 if 'n' in query(scope) else 200)
 ",
 };
 
@@ -240,6 +335,10 @@ fn verdict(attack: &Attack, directory: &Path, after: &str, more: &[&str]) -> (St
 #[case::into_a_thread(&INTO_A_THREAD, &[])]
 #[case::into_the_log(&INTO_THE_LOG, &[])]
 #[case::into_a_close(&INTO_A_CLOSE, &[])]
+#[case::the_next_is_answered(&THE_NEXT_IS_ANSWERED, &[])]
+#[case::never_read(&NEVER_READ, &[])]
+#[case::another_status(&ANOTHER_STATUS, &[])]
+#[case::all_are_refused(&ALL_ARE_REFUSED, &["--path", "GET /well"])]
 #[case::everyone_is_refused(&EVERYONE_IS_REFUSED, &["--path", "GET /well"])]
 #[case::others_fail(&OTHERS_FAIL, &[])]
 #[case::another_route_repairs(&ANOTHER_ROUTE_REPAIRS, &[])]
@@ -254,11 +353,38 @@ fn a_fake_fix_is_seen_through(#[case] attack: &Attack, #[case] more: &[&str]) {
     assert_eq!((got.as_str(), why.as_str()), ("fixed", ""));
 }
 
+/// A fix that takes the route away repairs nothing, although the documentation of the app still lets clients in. A case that
+/// accepts just that refusal says so.
+#[rstest]
+#[case::refused("refused-request", "still-broken")]
+#[case::named("http 404", "fixed")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_route_that_is_gone_is_no_fix(#[case] accepted: &str, #[case] expected: &str) {
+    let python = crate::stage::python();
+    let directory = tempfile::tempdir().unwrap();
+    let versions = [("before", "@app.get('/ask')\ndef ask():\n    return {}['room']\n"), ("after", "")];
+    for (name, route) in versions {
+        let app = format!("from fastapi import FastAPI\napp = FastAPI()\n{route}");
+        std::fs::create_dir(directory.path().join(name)).unwrap();
+        std::fs::write(directory.path().join(name).join("service.py"), app).unwrap();
+    }
+    let case = format!(
+        "summary = \"x\"\nstep = [{{ request = \"GET /ask\" }}]\n[expect]\naccept = [\"{accepted}\"]\n\
+         [symptom]\noutcome = \"http 500\"\n"
+    );
+    let more = ["--python", python.to_str().unwrap()];
+    let (_, verdict, entry) = run(directory.path(), &case, &[&BOTH[..], &more].concat());
+    assert_eq!(verdict, expected, "{entry:#}");
+    let why = entry["why"].as_str().unwrap();
+    assert_eq!(why.contains("the app has no route for it any more"), expected == "still-broken", "{why}");
+}
+
 /// The same behind a real server, where a witness sees what the app does.
 #[rstest]
 #[case::into_a_thread(&INTO_A_THREAD)]
 #[case::into_the_log(&INTO_THE_LOG)]
 #[case::into_a_close(&INTO_A_CLOSE)]
+#[case::the_next_is_answered(&THE_NEXT_IS_ANSWERED)]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
 fn a_fake_fix_behind_a_server_is_seen_through(#[case] attack: &Attack) {
     let directory = tempfile::tempdir().unwrap();

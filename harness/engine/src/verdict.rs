@@ -1,31 +1,33 @@
 //! The judge: what the runs of a case mean. One law for every target.
 
+mod answering;
+mod reported;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::case::{Case, ExceptionClaim, Origin, Symptom};
 use relapse_core::{
-    asgi::{
-        event::{Inbound, Outbound},
-        exception::Exception,
-    },
+    asgi::exception::Exception,
     client::step::Action,
     error::AppError,
     fault::{ConnectionFault, Fault, FaultKind},
     judge::{
+        cause::Cause,
         check::{self, RunView},
         classify::{self, Exchange, LateBody},
         outcome::{Class, Ending, Outcome},
-        verdict::{Difference, Finding, HealthyClient, Reason, RunResult, Side, SymptomKey, Verdict},
+        verdict::{Admission, Difference, Finding, HealthyClient, Reason, RunResult, Side, SymptomKey, Verdict},
     },
     record::{
         service::{Service, TargetKind},
         timeline::Timeline,
-        transcript::{
-            Actor, Event, EventKind, Level, PROCESS, Transcript, end_event, outer_event, server_event, step_event,
-        },
+        transcript::{Actor, Event, EventKind, PROCESS, Transcript},
     },
 };
+
+pub use reported::exceptions;
+pub(crate) use reported::{handled, own_exception};
 
 /// Derives the outcome of a run and lets every check look at it.
 ///
@@ -37,7 +39,7 @@ pub fn judge(transcript: Transcript, control: HealthyClient) -> RunResult {
     let outcome = classify::worst(&evidence.outcomes).expect("a case opens at least one exchange").clone();
     let findings = check::findings(&evidence);
     let outcomes = evidence.outcomes;
-    RunResult { outcome, outcomes, findings, transcript, timeline, control, let_in: None }
+    RunResult { outcome, outcomes, findings, transcript, timeline, control, admission: Admission::default() }
 }
 
 /// An exchange of a run, by the run's timeline.
@@ -280,17 +282,6 @@ fn silent_checks(found_by: &[String], run: &RunResult) -> Vec<Difference> {
     silent.map(|name| Difference::new(SymptomKey::FoundBy, name, observed.clone())).collect()
 }
 
-/// Every exception that the app raises in a run, as far as it is seen: what leaves the app, what it handles, and what stops
-/// its start.
-pub fn exceptions(run: &RunResult) -> Vec<&Exception> {
-    let mut seen: Vec<&Exception> = Vec::new();
-    for &position in &run.timeline.raised {
-        let raised = run.transcript.events[position].what.raised();
-        seen.extend(raised.filter(|exception| !seen.contains(exception)));
-    }
-    seen
-}
-
 /// Whether a version alone is accepted.
 ///
 /// # Errors
@@ -305,13 +296,15 @@ fn accepts_as(
     after: &JudgedExchanges<'_>,
     claim: Option<(&Symptom, &JudgedExchanges<'_>)>,
 ) -> Result<(), Reason> {
-    let JudgedExchanges { judged: after, readings } = after;
     if let Some((symptom, before)) = claim {
-        still_raised(symptom, before, readings).map_or(Ok(()), |exception| Err(Reason::StillRaised(exception)))?;
+        reported::still_raised(case, symptom, before, after).map_or(Ok(()), Err)?;
+        gone_route(case, before.judged, after).map_or(Ok(()), Err)?;
     }
+    let JudgedExchanges { judged: after, readings } = after;
     for (exchange, outcome) in after.outcomes.iter().enumerate() {
         let (accepted, connection) = (case.accepted_at(exchange), exchange + 1);
-        if !accepted.accepts(outcome) {
+        let is_error_of_another_number = claim.is_some() && is_own_error(outcome) && !accepted.names(outcome);
+        if !accepted.accepts(outcome) || is_error_of_another_number {
             return Err(Reason::NotAccepted { connection, outcome: outcome.clone() });
         }
         if !accepted.is_said(&after.transcript, exchange) {
@@ -335,20 +328,13 @@ fn accepts_as(
             return Err(Reason::TooFew { class: *class, count, least: *least });
         }
     }
-    match &after.control {
-        HealthyClient::Tried(outcome) if outcome.class != Class::Served => {
-            return Err(Reason::HealthyClient(outcome.clone()));
-        }
-        HealthyClient::RefusedByDesign(outcome) => {
-            // A service that let it in before does not refuse everyone by design.
-            if let Some((_, JudgedExchanges { judged: before, .. })) =
-                claim.filter(|(_, before)| lets_in(before.judged))
-            {
-                let (outcome, let_in) = (outcome.clone(), before.let_in.clone());
-                return Err(Reason::RefusesEveryone { outcome, let_in });
-            }
-        }
-        HealthyClient::Tried(_) | HealthyClient::CredentialRefused(_) | HealthyClient::Absent => {}
+    if let HealthyClient::Tried(outcome) = &after.control
+        && outcome.class != Class::Served
+    {
+        return Err(Reason::HealthyClient(outcome.clone()));
+    }
+    if let Some((_, before)) = claim {
+        refuses_everyone(before.judged, after).map_or(Ok(()), Err)?;
     }
     match after.findings.first() {
         Some(finding) => Err(Reason::Finding(finding.clone())),
@@ -356,9 +342,38 @@ fn accepts_as(
     }
 }
 
-/// Whether the version of a run let some healthy client in.
-fn lets_in(run: &RunResult) -> bool {
-    run.let_in.is_some() || run.control.outcome().is_some_and(|seen| seen.class == Class::Served)
+/// Whether an app answers with an error of its own: another number than 500 repairs nothing. 503 says that it is not ready.
+fn is_own_error(outcome: &Outcome) -> bool {
+    outcome.cause == Cause::AppDecision && matches!(outcome.ending, Ending::Http { status: 500..=502 | 504..=599, .. })
+}
+
+/// The route of the case, where before has it, and after refuses its request because it has none any more.
+fn gone_route(case: &Case, before: &RunResult, after: &JudgedExchanges<'_>) -> Option<Reason> {
+    let is_gone = before.admission.is_routed == Some(true) && after.judged.admission.is_routed == Some(false);
+    let refused = after.judged.outcomes.iter().enumerate().find(|(exchange, outcome)| {
+        matches!(outcome.ending, Ending::Http { status: 403..=405, .. }) && !case.accepted_at(*exchange).names(outcome)
+    });
+    let (exchange, outcome) = refused.filter(|_| is_gone)?;
+    Some(Reason::RouteGone { connection: exchange + 1, outcome: outcome.clone() })
+}
+
+/// The healthy client that before lets in and after refuses. A service that lets it in does not refuse everyone by design.
+fn refuses_everyone(before: &RunResult, after: &RunResult) -> Option<Reason> {
+    let let_in = before.admission.let_in.clone();
+    let refused = let_in.as_ref().and_then(|asked| after.admission.refused.get(asked));
+    if let Some(outcome) = refused {
+        return Some(Reason::RefusesEveryone { outcome: outcome.clone(), let_in });
+    }
+    let lets_in = let_in.is_some() || before.control.outcome().is_some_and(|seen| seen.class == Class::Served);
+    match &after.control {
+        HealthyClient::RefusedByDesign(outcome) if lets_in => {
+            Some(Reason::RefusesEveryone { outcome: outcome.clone(), let_in })
+        }
+        HealthyClient::RefusedByDesign(_)
+        | HealthyClient::Tried(_)
+        | HealthyClient::CredentialRefused(_)
+        | HealthyClient::Absent => None,
+    }
 }
 
 /// An expectation of the case that an exchange does not meet, although it ended as if nothing had been missing: something
@@ -431,134 +446,7 @@ fn is_unanswered(reading: &Exchange<'_>, outcome: &Outcome) -> bool {
         | Ending::Refused
         | Ending::NotStarted { .. } => false,
     };
-    closes_without_a_word && outcome.class == Class::Served && is_asked_in_vain(reading)
-}
-
-/// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
-/// before it gets the message may be read later.
-fn is_asked_in_vain(reading: &Exchange<'_>) -> bool {
-    let asked = reading.events.iter().position(|event| asks(&event.what, reading));
-    asked.is_some_and(|asked| !reading.events[asked..].iter().any(|event| answers(&event.what, reading)))
-}
-
-/// Whether an event is a message of the client: the one that the app gets, where the app is seen.
-fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
-    match what {
-        EventKind::Received(Inbound::WebsocketReceive { .. }) => true,
-        EventKind::FrameSent(frame) => reading.machine().is_none() && frame.is_message(),
-        EventKind::ConnectionRefused
-        | EventKind::RequestSent { .. }
-        | EventKind::ResponseSeen(_)
-        | EventKind::BodySeen { .. }
-        | EventKind::FrameSeen(_)
-        | EventKind::MessageSeen(_)
-        | EventKind::Called { .. }
-        | EventKind::Received(_)
-        | EventKind::Sent(_)
-        | EventKind::CallRaised(_)
-        | EventKind::Returned
-        | EventKind::Raised(_)
-        | EventKind::Handled(_)
-        | EventKind::Logged { .. }
-        | EventKind::LeftBehind(_)
-        | step_event!()
-        | end_event!()
-        | server_event!()
-        | outer_event!() => false,
-    }
-}
-
-/// Whether an event is a message of the service: the one that the app sends, where the app is seen.
-fn answers(what: &EventKind, reading: &Exchange<'_>) -> bool {
-    match what {
-        EventKind::Sent(Outbound::WebsocketSend { .. }) => true,
-        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => {
-            reading.machine().is_none() && frame.is_message()
-        }
-        EventKind::ConnectionRefused
-        | EventKind::RequestSent { .. }
-        | EventKind::ResponseSeen(_)
-        | EventKind::BodySeen { .. }
-        | EventKind::FrameSent(_)
-        | EventKind::Called { .. }
-        | EventKind::Received(_)
-        | EventKind::Sent(_)
-        | EventKind::CallRaised(_)
-        | EventKind::Returned
-        | EventKind::Raised(_)
-        | EventKind::Handled(_)
-        | EventKind::Logged { .. }
-        | EventKind::LeftBehind(_)
-        | step_event!()
-        | end_event!()
-        | server_event!()
-        | outer_event!() => false,
-    }
-}
-
-/// The reported exception, where the version with the fix still raises it: it leaves the app, or the app handles it and
-/// leaves the client without an answer, or logs it as an error. An app that handles it, does not call it an error and
-/// answers is one that was fixed where it failed.
-///
-/// The reported exception is the claimed one; without a claim, what left the app before, and what it handled in an exchange
-/// that failed.
-fn still_raised(symptom: &Symptom, before: &JudgedExchanges<'_>, after: &[Exchange<'_>]) -> Option<Exception> {
-    let JudgedExchanges { judged, readings } = before;
-    let reported: Vec<&Exception> = match &symptom.exception {
-        Some(claim) => exceptions(judged).into_iter().filter(|raised| claim.fits(raised)).collect(),
-        None => {
-            let failed = readings.iter().zip(&judged.outcomes).filter(|(_, outcome)| !outcome.class.is_good());
-            let handled = failed.flat_map(|(reading, _)| handled(reading));
-            readings.iter().filter_map(own_exception).chain(handled).collect()
-        }
-    };
-    let mut raised = after.iter().flat_map(|reading| {
-        let in_vain = is_asked_in_vain(reading);
-        let handled = handled(reading).filter(move |exception| in_vain || is_logged(reading, exception));
-        own_exception(reading).into_iter().chain(handled)
-    });
-    let still = raised.find(|exception| {
-        let is_claimed = symptom.exception.as_ref().is_some_and(|claim| claim.fits(exception));
-        is_claimed || reported.iter().any(|reported| is_same(reported, exception))
-    });
-    still.cloned()
-}
-
-/// Whether the app logs an exception as an error.
-fn is_logged(reading: &Exchange<'_>, exception: &Exception) -> bool {
-    let text = format!("{}: {}", exception.type_name, exception.message);
-    reading.events.iter().any(|event| match &event.what {
-        EventKind::Logged { level: Level::Error, message, .. } => message.contains(&text),
-        _ => false,
-    })
-}
-
-/// The exception that left the app, unless what was injected made it.
-pub(crate) fn own_exception<'a>(reading: &Exchange<'a>) -> Option<&'a Exception> {
-    reading.escaped().map(|(exception, _)| exception).filter(|_| !reading.is_escape_injected())
-}
-
-/// The exceptions that the app handled in an exchange, without those that only say that the client is gone.
-pub(crate) fn handled<'a>(reading: &Exchange<'a>) -> impl Iterator<Item = &'a Exception> + use<'a> {
-    let events = reading.events.clone();
-    events
-        .into_iter()
-        .filter_map(|event| match &event.what {
-            EventKind::Handled(exception) => Some(exception),
-            _ => None,
-        })
-        .filter(|exception| !(exception.is_disconnect() || exception.is_broken_off() || exception.is_cancellation()))
-}
-
-/// Whether two exceptions are the same one in two versions: of one type, and raised in one function of one file. Lines move
-/// with every change.
-fn is_same(one: &Exception, other: &Exception) -> bool {
-    let is_same_place = match (&one.place, &other.place) {
-        (Some(one), Some(other)) => (&one.file, &one.function) == (&other.file, &other.function),
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
-    };
-    one.type_name == other.type_name && is_same_place
+    closes_without_a_word && outcome.class == Class::Served && answering::is_asked_in_vain(reading)
 }
 
 /// One clause about a run: how it ended, what decided that, and what the client did not get.

@@ -1,5 +1,6 @@
 //! Verdicts, and the reasons for them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
@@ -257,7 +258,19 @@ pub enum Reason {
         outcome: Outcome,
     },
     /// The reported exception is still raised.
-    StillRaised(Exception),
+    StillRaised {
+        /// The exception.
+        exception: Exception,
+        /// Why it counts.
+        how: StillRaised,
+    },
+    /// The app has no route any more for the request of the case.
+    RouteGone {
+        /// The exchange, counted from 1.
+        connection: usize,
+        /// The refusal.
+        outcome: Outcome,
+    },
     /// Fewer exchanges of a class than there must be.
     TooFew {
         /// The class.
@@ -273,7 +286,7 @@ pub enum Reason {
     RefusesEveryone {
         /// How after refuses it.
         outcome: Outcome,
-        /// The route that before let it in for; `None` for the case's own.
+        /// The request that before let in; `None` where the case or the service file states the client.
         let_in: Option<String>,
     },
     /// A check has a finding.
@@ -345,9 +358,15 @@ impl fmt::Display for Reason {
                  `{}`",
                 outcome.ending, outcome.ending
             ),
-            Reason::StillRaised(exception) => {
-                write!(f, "after: the reported exception is still raised: {}", exception.located())
+            Reason::StillRaised { exception, how } => {
+                write!(f, "after: the reported exception is still raised{how}: {}", exception.located())
             }
+            Reason::RouteGone { connection, outcome } => write!(
+                f,
+                "after: connection {connection} gets {}, because the app has no route for it any more; if that is \
+                 right, accept `{}`",
+                outcome.ending, outcome.ending
+            ),
             Reason::TooFew { class, count, least } => {
                 write!(f, "after: {count} of the connections are {class}, and {least} must be")
             }
@@ -373,6 +392,27 @@ impl fmt::Display for Reason {
             }
             Reason::NotForThisTarget(why) | Reason::Harness(why) => f.write_str(why),
         }
+    }
+}
+
+/// Why an exception that is still raised counts, although the app may handle it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StillRaised {
+    /// It leaves the app.
+    Escapes,
+    /// The app handles it, and the client gets no answer.
+    Unanswered,
+    /// The app handles it and answers, and logs it as an error.
+    Logged,
+}
+
+impl fmt::Display for StillRaised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StillRaised::Escapes => "",
+            StillRaised::Unanswered => ", and handled without an answer to the client",
+            StillRaised::Logged => ", handled with an answer, and logged as an error",
+        })
     }
 }
 
@@ -550,8 +590,19 @@ pub struct RunResult {
     pub timeline: Timeline,
     /// How the healthy client fared on the same version.
     pub control: HealthyClient,
-    /// A route that lets a client in, where the case's own request does not show whether anyone is let in.
+    /// The requests of healthy clients that were let in or refused.
+    pub admission: Admission,
+}
+
+/// The requests of derived healthy clients that a version lets in or refuses, each as `GET /orders`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// The first that it lets in.
     pub let_in: Option<String>,
+    /// Those that it refuses, and how.
+    pub refused: BTreeMap<String, Outcome>,
+    /// Whether the app has a route for the first request of the case; `None` where it does not tell its routes.
+    pub is_routed: Option<bool>,
 }
 
 /// How the healthy client fared.

@@ -18,7 +18,7 @@ use relapse_core::{
     judge::{
         classify::{self, Exchange},
         outcome::{Class, Ending, Outcome},
-        verdict::HealthyClient,
+        verdict::{Admission, HealthyClient},
     },
     plan::Plan,
     record::transcript::EventKind,
@@ -59,21 +59,31 @@ impl External {
         seed: u64,
     ) -> Result<Healthy, Error> {
         let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
-        let (mut decided, mut hangs) = (None, 0);
+        let (mut decided, mut hangs, mut admission) = (None, 0, Admission::default());
         let derived = case.map_or_else(Vec::new, |case| self.derived(case, binding));
         for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
+            if self.clock() == Clock::Real && hangs > 0 {
+                break;
+            }
             let outcome = self.fares(source, &steps, seed).await?;
             match judged(source, outcome, &steps) {
                 HealthyClient::RefusedByDesign(outcome) => {
+                    // One that is sent elsewhere is not refused.
+                    let is_redirected = matches!(outcome.ending, Ending::Http { status: 300..=399, .. });
+                    let refusal = asked(&steps).filter(|_| !is_redirected).map(|asked| (asked, outcome.clone()));
+                    admission.refused.extend(refusal);
                     refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
                 }
                 // The case's own request may be what fails, so that it does not say whether anyone else is let in.
                 tried @ HealthyClient::Tried(_) if source == HealthySource::Derived && !is_let_in(&tried) => {
                     hangs += usize::from(tried.outcome().is_some_and(is_hang));
-                    decided = Some(tried);
-                    break;
+                    decided.get_or_insert(tried);
                 }
-                decided => return Ok(Healthy::of(decided)),
+                tried if source == HealthySource::Derived && is_let_in(&tried) => {
+                    admission.let_in = asked(&steps);
+                    return Ok(Healthy { client: decided.unwrap_or(tried), admission });
+                }
+                stated => return Ok(Healthy { client: stated, admission }),
             }
         }
         let routes =
@@ -87,13 +97,14 @@ impl External {
             let outcome = self.greet(route, binding, seed).await?;
             hangs += usize::from(is_hang(&outcome));
             if outcome.class == Class::Served {
-                let let_in = Some(route.to_string());
-                return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), let_in });
+                admission.let_in = Some(route.to_string());
+                return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), admission });
             }
             if route.source == RouteSource::Guessed && is_unfound(&outcome) {
                 continue;
             }
             if outcome.class.is_good() {
+                admission.refused.insert(route.to_string(), outcome.clone());
                 refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
             } else {
                 failed.get_or_insert(HealthyClient::Tried(outcome));
@@ -101,7 +112,7 @@ impl External {
         }
         // The failure of another route says nothing about a case; for a hunt it is something to find.
         let last_word = if case.is_some() { decided.or(refused) } else { failed.or(refused) };
-        Ok(Healthy::of(last_word.unwrap_or(HealthyClient::Absent)))
+        Ok(Healthy { client: last_word.unwrap_or(HealthyClient::Absent), admission })
     }
 
     /// The steps that the case or the service file states.
@@ -182,18 +193,23 @@ impl External {
     }
 }
 
-/// How a healthy client fares, and what the service lets it in for where that says more.
+/// How a healthy client fares, and which requests the service lets in.
 #[derive(Debug)]
 pub(super) struct Healthy {
     pub(super) client: HealthyClient,
-    /// The route that lets a client in.
-    pub(super) let_in: Option<String>,
+    pub(super) admission: Admission,
 }
 
-impl Healthy {
-    fn of(client: HealthyClient) -> Healthy {
-        Healthy { client, let_in: None }
-    }
+/// The first request of steps, as a route is named.
+fn asked(steps: &[Step]) -> Option<String> {
+    let act = steps.iter().map(|step| &step.act).find(|act| act.request().is_some())?;
+    let request = act.request()?;
+    let query = if request.query.is_empty() { String::new() } else { format!("?{}", readable(&request.query)) };
+    let path = readable(&request.path);
+    Some(match act {
+        Action::Open(_) => format!("ws:{path}{query}"),
+        _ => format!("{} {path}{query}", request.method),
+    })
 }
 
 fn is_hang(outcome: &Outcome) -> bool {

@@ -14,7 +14,7 @@ use crate::{
     case::{Case, DEFAULT_PROFILE},
     deadline::Deadline,
     explain::{Explanation, PossibleServers},
-    route::{Route, RouteTrouble},
+    route::{Route, RouteSource, RouteTrouble},
     run,
     service_file::ServiceFile,
     target::Target,
@@ -29,7 +29,7 @@ use relapse_core::{
     judge::{
         classify::Exchange,
         outcome::{Class, Ending, Outcome},
-        verdict::{Exercised, Frequency, HealthyClient, Reason, RunResult, Side, TrialResult, Verdict},
+        verdict::{Admission, Exercised, Frequency, HealthyClient, Reason, RunResult, Side, TrialResult, Verdict},
     },
     plan::Plan,
     record::{redact::KnownSecret, service::TargetKind},
@@ -269,9 +269,24 @@ impl External {
         if !healthy.iter().any(|healthy| healthy.client.outcome().is_some_and(|outcome| !outcome.class.is_good())) {
             healthy.push(self.healthy_client(Some(case), binding, seed).await.map_err(failed)?);
         }
-        let let_in = healthy.iter().find_map(|healthy| healthy.let_in.clone());
+        let admission = Admission {
+            let_in: healthy.iter().find_map(|healthy| healthy.admission.let_in.clone()),
+            refused: healthy.iter().flat_map(|healthy| healthy.admission.refused.clone()).collect(),
+            is_routed: self.is_routed(case),
+        };
         let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
-        Ok(RunResult { let_in, ..verdict::judge(transcript, control) })
+        Ok(RunResult { admission, ..verdict::judge(transcript, control) })
+    }
+
+    /// Whether the app has a route for the first request of a case; `None` where it does not tell its routes.
+    fn is_routed(&self, case: &Case) -> Option<bool> {
+        let mut known = self.routes.iter().filter(|route| route.source == RouteSource::Known).peekable();
+        known.peek()?;
+        let act = case.steps.iter().map(|step| &step.act).find(|act| act.request().is_some())?;
+        let (request, opens) = (act.request()?, matches!(act, Action::Open(_)));
+        Some(known.any(|route| {
+            route.is_websocket == opens && route.has_path(&request.path) && (opens || route.takes(&request.method))
+        }))
     }
 
     /// The possible causes of the outcome of a run of this case.
