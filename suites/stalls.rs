@@ -227,3 +227,27 @@ fn a_pong_under_way_is_late_behind_one_library(#[case] name: &str, #[case] expec
     });
     assert_eq!(endings, [expected, "close 1000 (ok; clean)"]);
 }
+
+/// Daphne lets an app take 5 s to answer a handshake, whatever it does meanwhile, and then drops the connection. The app is
+/// told, and what it still sends goes nowhere.
+#[rstest]
+#[case::in_time("await asyncio.sleep(4)\n    await send({'type': 'websocket.accept'})", "passed", None)]
+#[case::too_late(
+    "await asyncio.sleep(6)\n    await send({'type': 'websocket.accept'})",
+    "failed",
+    Some("drop (1006) (dropped, handshake-timeout)")
+)]
+#[case::never("return", "failed", Some("drop (1006) (dropped, returned-without-response)"))]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_handshake_has_its_time(#[case] act: &str, #[case] expected: &str, #[case] told: Option<&str>) {
+    let directory = crate::rulings::app(&format!(
+        "async def late(scope, receive, send):\n    await receive()\n    {act}\n    await receive()\n"
+    ));
+    let case = "summary = \"x\"\nstep = [{ open = \"/late\", within_ms = 20000 }]\n[expect]\naccept = [\"ok\"]\n";
+    let more = ["--target", "asgi:service:app", "--profile", "daphne-4.2"];
+    let (_, verdict, entry) = crate::rulings::run(directory.path(), case, &more);
+    assert_eq!(verdict, expected, "{entry:#}");
+    if let Some(told) = told {
+        assert!(entry["after"]["clause"].as_str().unwrap().starts_with(told), "{entry:#}");
+    }
+}

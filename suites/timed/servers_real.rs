@@ -11,7 +11,12 @@ use crate::tools::python;
 use relapse::discover::servers;
 
 /// Rows that take too long to measure on any of them.
-const SLOW: [&str; 3] = ["lifespan.startup_timeout_s", "keepalive.ping_interval_ms", "keepalive.pong_timeout_ms"];
+const SLOW: [&str; 4] = [
+    "lifespan.startup_timeout_s",
+    "before_accept.time_limit_s",
+    "keepalive.ping_interval_ms",
+    "keepalive.pong_timeout_ms",
+];
 
 fn measured(server: &str) -> Measurement {
     let server: ServerChoice = server.parse().unwrap();

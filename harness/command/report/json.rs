@@ -52,6 +52,9 @@ struct VerdictEntry<'a> {
     after: Option<VersionEntry<'a>>,
     #[serde(rename = "healthy_client")]
     control: Option<Seen>,
+    /// The request of the first healthy client that after lets in, where it is derived.
+    #[serde(rename = "healthy_request")]
+    let_in: Option<&'a str>,
     #[serde(rename = "claimed_fixes")]
     shams: Vec<ShamEntry<'a>>,
     #[serde(rename = "reproduce")]
@@ -140,6 +143,7 @@ fn entry<'a>(ran: &'a Ran, judgement: &'a TrialResult, seed: u64) -> VerdictEntr
         before: judgement.before.as_ref().map(run),
         after: judgement.after.as_ref().map(run),
         control: judgement.after.as_ref().and_then(|after| after.control.outcome()).map(seen),
+        let_in: judgement.after.as_ref().and_then(|after| Some(after.admission.let_in.as_ref()?.request())),
         shams: case.shams.iter().zip(&judgement.shams).map(sham).collect(),
         replay: shell(&ran.replay(seed)),
     }

@@ -11,8 +11,8 @@ use relapse::{
     verdict::clause,
 };
 use relapse_core::judge::{
-    outcome::Outcome,
-    verdict::{HealthyClient, Reason, RunResult, TrialResult, Verdict},
+    outcome::{Class, Outcome},
+    verdict::{HealthyClient, LetIn, Reason, RunResult, TrialResult, Verdict},
 };
 use relapse_simulate::profile::version_of;
 
@@ -242,6 +242,11 @@ fn lines(judgement: &TrialResult) -> String {
     }
     if let Some(after) = &judgement.after {
         let _ = writeln!(text, "  after: {}", clause(after));
+        if let (HealthyClient::Tried(outcome), Some(LetIn::Other(request))) = (&after.control, &after.admission.let_in)
+            && outcome.class == Class::Served
+        {
+            let _ = writeln!(text, "  healthy client: served at `{request}`, not at the route of the case");
+        }
         match &after.control {
             HealthyClient::RefusedByDesign(outcome) => {
                 let _ = writeln!(

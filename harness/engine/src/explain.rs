@@ -287,6 +287,7 @@ fn decides(what: &EventKind, ending: &Ending, escaped: Option<&Exception>) -> Op
             | Ending::NotStarted { .. } => None,
         },
         EventKind::KeepaliveExpired => Some(Cause::KeepaliveTimeout),
+        EventKind::HandshakeExpired => Some(Cause::HandshakeTimeout),
         EventKind::RequestRefused { .. } => Some(Cause::Server),
         EventKind::CutShort => Some(Cause::Shutdown),
         EventKind::Logged { message, .. } if message.starts_with(RETURNED) => Some(Cause::ReturnedWithoutResponse),
@@ -340,6 +341,7 @@ fn said(cause: Cause) -> &'static str {
         Cause::AppSent1011 => "the application itself closed with 1011",
         Cause::AppDecision => "the application itself decided so",
         Cause::KeepaliveTimeout => "a ping of the server went unanswered",
+        Cause::HandshakeTimeout => "the application took too long to answer the handshake",
         Cause::Shutdown => "the server was told to stop",
         Cause::Server => "the server refused the request itself",
         Cause::Protocol => "the server took what the client sent for a breach of RFC 6455",
@@ -412,6 +414,10 @@ impl PossibleCauses<'_> {
             self.add_by([answer], if raises { Cause::CrashBeforeResponse } else { Cause::AppDecision });
         }
         self.add_by(profile.handshake.refusals(), Cause::Server);
+        let waited = self.reading.events.last().map_or(Duration::ZERO, |event| event.at);
+        if before.time_limit_s > 0 && waited >= Duration::from_secs(before.time_limit_s) {
+            self.add_by([&RefusalAnswer::Drop], Cause::HandshakeTimeout);
+        }
         self.add_by(profile.shutdown.pending.answer(), Cause::Shutdown);
         // A denial response may be anything.
         let is_denial = matches!(self.ending, Ending::Http { .. }) && before.denial == Denial::Sent;

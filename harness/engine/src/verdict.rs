@@ -359,7 +359,7 @@ fn gone_route(case: &Case, before: &RunResult, after: &JudgedExchanges<'_>) -> O
 
 /// The healthy client that before lets in and after refuses. A service that lets it in does not refuse everyone by design.
 fn refuses_everyone(before: &RunResult, after: &RunResult) -> Option<Reason> {
-    let let_in = before.admission.let_in.clone();
+    let let_in = before.admission.let_in.as_ref().map(|let_in| let_in.request().to_owned());
     let refused = let_in.as_ref().and_then(|asked| after.admission.refused.get(asked));
     if let Some(outcome) = refused {
         return Some(Reason::RefusesEveryone { outcome: outcome.clone(), let_in });

@@ -537,6 +537,8 @@ pub struct BeforeAccept {
     pub unknown_event: Effect,
     /// The application accepts with a subprotocol that the client did not offer.
     pub unoffered_subprotocol: Effect,
+    /// How long the application may take to answer, in seconds; 0 for ever. Then the server drops the connection.
+    pub time_limit_s: u64,
 }
 
 /// The fate of a denial response.

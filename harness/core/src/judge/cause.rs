@@ -29,6 +29,8 @@ pub enum Cause {
     Server,
     /// A ping went unanswered for too long.
     KeepaliveTimeout,
+    /// The application took longer to answer the handshake than the server lets it.
+    HandshakeTimeout,
     /// The server was told to stop, and ended the exchange.
     Shutdown,
     /// The application is still waiting for something.
@@ -59,6 +61,7 @@ impl Cause {
             Cause::Protocol => "protocol",
             Cause::Server => "server",
             Cause::KeepaliveTimeout => "keepalive-timeout",
+            Cause::HandshakeTimeout => "handshake-timeout",
             Cause::Shutdown => "shutdown",
             Cause::Hang => "hang",
             Cause::NoListener => "no-listener",

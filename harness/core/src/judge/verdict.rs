@@ -594,11 +594,29 @@ pub struct RunResult {
     pub admission: Admission,
 }
 
+/// A request that a version lets in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LetIn {
+    /// That of the case, without what makes it the trigger.
+    Own(String),
+    /// One to another route, where that of the case does not show whether anyone is let in.
+    Other(String),
+}
+
+impl LetIn {
+    /// The request.
+    pub fn request(&self) -> &str {
+        match self {
+            LetIn::Own(request) | LetIn::Other(request) => request,
+        }
+    }
+}
+
 /// The requests of derived healthy clients that a version lets in or refuses, each as `GET /orders`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
     /// The first that it lets in.
-    pub let_in: Option<String>,
+    pub let_in: Option<LetIn>,
     /// Those that it refuses, and how.
     pub refused: BTreeMap<String, Outcome>,
     /// Whether the app has a route for the first request of the case; `None` where it does not tell its routes.

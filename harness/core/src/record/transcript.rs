@@ -299,6 +299,8 @@ pub enum EventKind {
     },
     /// The front closed because a ping went unanswered.
     KeepaliveExpired,
+    /// The front dropped the connection because the application took too long to answer the handshake.
+    HandshakeExpired,
     /// The front ended the exchange because it was told to stop.
     CutShort,
     /// The application received an event.
@@ -446,6 +448,7 @@ macro_rules! server_event {
     () => {
         $crate::record::transcript::EventKind::RequestRefused { .. }
             | $crate::record::transcript::EventKind::KeepaliveExpired
+            | $crate::record::transcript::EventKind::HandshakeExpired
             | $crate::record::transcript::EventKind::CutShort
     };
 }

@@ -18,7 +18,7 @@ use relapse_core::{
     judge::{
         classify::{self, Exchange},
         outcome::{Class, Ending, Outcome},
-        verdict::{Admission, HealthyClient},
+        verdict::{Admission, HealthyClient, LetIn},
     },
     plan::Plan,
     record::transcript::EventKind,
@@ -80,7 +80,7 @@ impl External {
                     decided.get_or_insert(tried);
                 }
                 tried if source == HealthySource::Derived && is_let_in(&tried) => {
-                    admission.let_in = asked(&steps);
+                    admission.let_in = asked(&steps).map(LetIn::Own);
                     return Ok(Healthy { client: decided.unwrap_or(tried), admission });
                 }
                 stated => return Ok(Healthy { client: stated, admission }),
@@ -97,7 +97,7 @@ impl External {
             let outcome = self.greet(route, binding, seed).await?;
             hangs += usize::from(is_hang(&outcome));
             if outcome.class == Class::Served {
-                admission.let_in = Some(route.to_string());
+                admission.let_in = Some(LetIn::Other(route.to_string()));
                 return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), admission });
             }
             if route.source == RouteSource::Guessed && is_unfound(&outcome) {

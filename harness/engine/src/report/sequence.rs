@@ -266,6 +266,7 @@ fn line(event: &Event, faults: &[Fault], detail: SequenceDetail, redactor: &Reda
         }
         EventKind::CutShort => "    server: stops, and does not wait for this".to_owned(),
         EventKind::KeepaliveExpired => "    server: ping unanswered for too long".to_owned(),
+        EventKind::HandshakeExpired => "    server: the app took too long to answer the handshake".to_owned(),
         EventKind::Called { kind, .. } if full => format!("    app called ({})", kind.name()),
         EventKind::Received(event) if full => format!("    receive: {}", inbound(event, redactor)),
         EventKind::Sent(event) if full => format!("    send: {}", outbound(event, redactor)),

@@ -136,8 +136,9 @@ impl Measurement {
 }
 
 /// The times that are measured as they come, and how many of their units are a second.
-const TIMES: [(&str, &str, i64); 3] = [
+const TIMES: [(&str, &str, i64); 4] = [
     ("lifespan", "startup_timeout_s", 1),
+    ("before_accept", "time_limit_s", 1),
     ("keepalive", "ping_interval_ms", 1000),
     ("keepalive", "pong_timeout_ms", 1000),
 ];

@@ -86,11 +86,25 @@ pub(super) async fn all(bench: &Bench) -> Result<Rows, Error> {
 }
 
 /// Measures what a server does of itself, and only after a long time: how often it pings, how long it waits for a pong, and
-/// how long for an application that never starts.
+/// how long for an application that never starts or never answers.
 pub(super) async fn slow(bench: &Bench) -> Result<Rows, Error> {
-    let (pings, starts) = tokio::join!(pings(bench), starts(bench));
-    let (mut rows, starts) = (pings?, starts?);
-    rows.rows.extend(starts.rows);
+    let (pings, unanswered, starts) = tokio::join!(pings(bench), unanswered(bench), starts(bench));
+    let mut rows = Rows::default();
+    for part in [pings?, unanswered?, starts?] {
+        rows.rows.extend(part.rows);
+    }
+    Ok(rows)
+}
+
+/// When a server drops a client whose handshake the application does not answer; 0 for one that has not by then.
+async fn unanswered(bench: &Bench) -> Result<Rows, Error> {
+    let stage = bench.start(&[]).await?;
+    let waits = Scene::opened("/receive/wait", Vec::new());
+    let transcript = stage.perform_within(&waits, LONG_WATCH).await?;
+    let asked = time_of(&transcript, |what| matches!(what, EventKind::RequestSent { .. }));
+    let dropped = time_of(&transcript, |what| *what == EventKind::EndSeen);
+    let mut rows = Rows::default();
+    rows.put("before_accept", "time_limit_s", &whole_seconds(asked, dropped));
     Ok(rows)
 }
 

@@ -49,7 +49,7 @@ impl Profile {
                 upgrade missing_key short_key missing_version wrong_version post http_1_0 connection_keep_alive
                 missing_host two_hosts two_keys two_versions unknown_method
             }
-            before_accept { raises returns close denial send unknown_event unoffered_subprotocol }
+            before_accept { raises returns close denial send unknown_event unoffered_subprotocol time_limit_s }
             after_accept {
                 raises returns accept_again send_after_close close_codes other_close_code long_close_reason empty_send
                 unencodable_text unknown_event close_reason

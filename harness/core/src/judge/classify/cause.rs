@@ -31,6 +31,9 @@ impl<'a> Exchange<'a> {
         if self.was_abandoned() {
             return Cause::ReturnedWithoutResponse;
         }
+        if self.has(|what| *what == EventKind::HandshakeExpired) {
+            return Cause::HandshakeTimeout;
+        }
         match ending {
             Ending::BadHandshake { .. } | Ending::Http { complete: false, .. } => Cause::Protocol,
             Ending::Close { code: Some(code), .. } if !code.is_sendable() => Cause::Protocol,

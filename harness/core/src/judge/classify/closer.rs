@@ -19,6 +19,7 @@ impl<'a> Exchange<'a> {
             (
                 _,
                 Cause::KeepaliveTimeout
+                | Cause::HandshakeTimeout
                 | Cause::Shutdown
                 | Cause::Server
                 | Cause::CrashBeforeResponse

@@ -88,7 +88,7 @@ impl<'a> Exchange<'a> {
             (Cause::CrashBeforeResponse | Cause::CrashAfterAccept, _) => self.is_escape_injected(),
             (Cause::AppSent1011 | Cause::ReturnedWithoutResponse, _) => self.is_abused(),
             // Time alone explains what came too late, or was not waited for.
-            (Cause::KeepaliveTimeout, _)
+            (Cause::KeepaliveTimeout | Cause::HandshakeTimeout, _)
             | (_, Ending::Hang { .. } | Ending::Silence { .. } | Ending::Left | Ending::Parted { .. }) => {
                 on_wire || on_events || slows
             }

@@ -185,6 +185,7 @@ impl<'a> Exchange<'a> {
                 | EventKind::EndSeen
                 | EventKind::RequestRefused { .. }
                 | EventKind::KeepaliveExpired
+                | EventKind::HandshakeExpired
                 | app_event!()
                 | outer_event!() => {}
             }

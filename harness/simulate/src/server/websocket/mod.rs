@@ -94,6 +94,8 @@ pub(super) async fn serve(
     let call = AppCall::start(application, scope, negotiation, &scribe);
     call.deliver(Inbound::WebsocketConnect);
     let assembly = Assembly::new(MESSAGE_BYTES_MAX as u64, profile.violation.text);
+    let limit = Duration::from_secs(profile.before_accept.time_limit_s);
+    let answer_due = (!limit.is_zero()).then(|| Instant::now() + limit);
     let mut connection = ServerConnection {
         wire: Some(wire),
         call,
@@ -107,6 +109,7 @@ pub(super) async fn serve(
         stop,
         is_stopping: false,
         cancel_at: None,
+        answer_due,
         is_told: false,
         is_lost: false,
         event_loop,
@@ -232,6 +235,8 @@ struct ServerConnection {
     is_stopping: bool,
     /// When the application's call is cancelled.
     cancel_at: Option<Instant>,
+    /// When the handshake has to be answered.
+    answer_due: Option<Instant>,
     /// Whether the application was told of the end.
     is_told: bool,
     /// Whether the connection is gone.
@@ -278,6 +283,9 @@ impl ServerConnection {
                 Some(answer) => self.answer(&answer),
                 None => self.follow(phase),
             }
+            if self.is_answered() {
+                self.answer_due = None;
+            }
             if matches!(self.ending, Some(ServerEnding::Cut | ServerEnding::Kept))
                 && let Some(mut wire) = self.wire.take()
             {
@@ -287,6 +295,12 @@ impl ServerConnection {
             }
         }
         kept
+    }
+
+    /// Whether the handshake is answered, or ends without an answer.
+    fn is_answered(&self) -> bool {
+        let is_ending = self.ending.is_some_and(|ending| ending != ServerEnding::Never);
+        is_ending || self.call.desk().protocol.is_accepted
     }
 
     /// Sends a denial response that does not wait for its end.
@@ -401,7 +415,7 @@ impl ServerConnection {
             Some(ServerEnding::CloseBy(due)) => Some(due),
             Some(ServerEnding::Cut | ServerEnding::Kept | ServerEnding::Never) | None => None,
         };
-        [self.ping.due, self.ping.pong_due, close_by, self.cancel_at].into_iter().flatten()
+        [self.ping.due, self.ping.pong_due, close_by, self.cancel_at, self.answer_due].into_iter().flatten()
     }
 
     async fn next(&mut self) -> Happens {
@@ -696,6 +710,10 @@ impl ServerConnection {
                 self.call.cancel();
                 self.application_ended(Err(Exception::cancelled()));
             }
+        } else if self.answer_due.is_some_and(|due| due <= found) {
+            self.answer_due = None;
+            self.scribe.record(Actor::Front, EventKind::HandshakeExpired);
+            self.client_ended();
         } else if self.ping.pong_due.is_some_and(|due| due <= found) {
             self.scribe.record(Actor::Front, EventKind::KeepaliveExpired);
             self.disconnect(CloseCode(self.profile.keepalive.application_sees), String::new());
