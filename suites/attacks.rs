@@ -377,7 +377,7 @@ fn a_route_that_is_gone_is_no_fix(#[case] accepted: &str, #[case] expected: &str
     assert_eq!(verdict, expected, "{entry:#}");
     let why = entry["why"].as_str().unwrap();
     assert_eq!(why.contains("the app has no route for it any more"), expected == "still-broken", "{why}");
-    // What lets clients in is told, because it is not the route of the case.
+    // The route that lets clients in is told, because it is not that of the case.
     assert_eq!(entry["healthy_request"], "GET /openapi.json", "{entry:#}");
 }
 

@@ -1,7 +1,7 @@
 //! The command: arguments, plans, runs and renderers.
 //!
-//! A command is a module with its `…Args`, their `plan`, which prints nothing, a run, and the page that a format makes of the
-//! result. [`report::formats`] lists the formats, [`exit_code`] the exit codes; mistakes in the arguments are variants of
+//! Each command is one module: `…Args` are its arguments, `plan` checks them and prints nothing, a run does the work, and a
+//! renderer turns the result into a page. [`report::formats`] lists the formats, [`exit_code`] the exit codes; mistakes in the arguments are variants of
 //! `error::UsageError`, and `output` prints everything.
 
 mod baseline;

@@ -1,4 +1,4 @@
-//! Words of the wire and of ASGI, faults, transcripts, and the judgment of a run.
+//! Types of the wire protocols and of ASGI, faults, transcripts, and the judgment of a run.
 //!
 //! Nothing here waits, does I/O or reads a clock. Everything is data, or a pure function of data.
 //!
@@ -11,8 +11,8 @@
 //! | [`fault`], [`plan`] | the faults that can be injected, and the faults of one run with its seed |
 //! | [`record`] | the transcript of a run, its timeline, and the removal of secrets |
 //! | [`judge`] | outcome, class and cause of an exchange; checks and findings; verdicts |
-//! | [`conformance`] | the demands of RFC 6455 on frames, and how far a server meets them |
-//! | [`error`] | the error of the whole project, with places in files and the nearest right name |
+//! | [`conformance`] | what RFC 6455 requires of frames, and how well a server complies |
+//! | [`error`] | the error type of all crates, with places in files and the nearest right name |
 
 pub mod asgi;
 pub mod choices;

@@ -239,9 +239,14 @@ fn observed(reading: &Exchange<'_>, ending: &Ending) -> Option<Cause> {
         .filter(|(exception, _)| !exception.is_cancellation() && !exception.is_disconnect())
         .filter(|_| !reading.is_raised_too_late(ending));
     let events = events_until_end(reading, ending);
-    if let Some(cause) = events.clone().find_map(|what| decides(what, ending, escaped.map(|(exception, _)| exception)))
-    {
-        return Some(cause);
+    let decided = events.clone().find_map(|what| decides(what, ending, escaped.map(|(exception, _)| exception)));
+    match decided {
+        // Its limit passes for an app that has returned, too.
+        Some(Cause::HandshakeTimeout) if reading.events.iter().any(|event| event.what == EventKind::Returned) => {
+            return Some(Cause::ReturnedWithoutResponse);
+        }
+        Some(cause) => return Some(cause),
+        None => {}
     }
     let crashed_after_begin = match escaped {
         Some((_, has_begun)) => Some(has_begun),
@@ -415,8 +420,13 @@ impl PossibleCauses<'_> {
         }
         self.add_by(profile.handshake.refusals(), Cause::Server);
         let waited = self.reading.events.last().map_or(Duration::ZERO, |event| event.at);
-        if before.time_limit_s > 0 && waited >= Duration::from_secs(before.time_limit_s) {
-            self.add_by([&RefusalAnswer::Drop], Cause::HandshakeTimeout);
+        if before.time_limit_s > 0 && waited >= Duration::from_secs(before.time_limit_s) && *self.ending == Ending::Drop
+        {
+            self.add(Cause::HandshakeTimeout);
+            // The limit ends what would hang.
+            if before.returns == RefusalAnswer::Hang {
+                self.add(Cause::ReturnedWithoutResponse);
+            }
         }
         self.add_by(profile.shutdown.pending.answer(), Cause::Shutdown);
         // A denial response may be anything.

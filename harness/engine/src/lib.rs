@@ -1,30 +1,30 @@
-//! Reproduces WebSocket 1011s and HTTP 500s by their real mechanism, and shows that they are gone.
+//! Reproduces WebSocket 1011s and HTTP 500s by their real mechanism, and shows whether a fix removes them.
 //!
 //! A [`Case`] is the steps of a client, the faults that act, and what is accepted. A [`Target`] is a service behind the
-//! edge. [`run`] performs the one on the other and gives a [`Transcript`]; [`verdict`] judges it; a [`Hunt`] draws cases
-//! that nothing asked for and keeps the smallest that fails.
+//! edge. [`run`] performs a case on a target and gives a [`Transcript`]; [`verdict`] judges it; a [`Hunt`] generates cases
+//! of its own, and keeps the smallest that fails.
 //!
 //! | modules | hold |
 //! |---|---|
 //! | [`case`], [`balancer`], [`discover`], [`defects`], [`environment`], [`issue`] | case files and the names that they may use |
 //! | [`service_file`], [`route`], [`recording`], [`mod@init`], [`mod@validate`] | the service file: how a service is spoken to |
 //! | [`client`], [`run`] | the client, and a run of its steps |
-//! | [`target`], [`targets`], [`upstream`] | the trait, a target behind a URL, and the way to it |
-//! | [`check`] | properties of a run, also those of a service of your own |
+//! | [`target`], [`targets`], [`upstream`] | the trait [`Target`], a server behind a URL, and how its address is parsed and dialed |
+//! | [`check`] | properties of a run, re-exported from `relapse_core`; a service can add its own |
 //! | [`verdict`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
 //! | [`hunt`] | generated cases, shrinking, reproducers |
 //! | [`corpus`] | small services with one mistake each, which measure what a hunt finds |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
 //! | `proxy` | a faulty proxy in front of any URL; with the feature `proxy` |
 //! | [`files`] | files that a user names |
-//! | [`report`], [`note`] | conversations as text, remarks |
-//! | [`deadline`] | the end of a piece of work in wall time |
+//! | [`report`], [`note`] | conversations as text, and notes to the user |
+//! | [`deadline`] | deadlines in wall time |
 //!
 //! # Invariants
 //!
-//! - The client never judges, and a check never drives.
+//! - The client never judges, and a check never performs a step.
 //! - Chance enters only through the seed of a plan, and time only through the clock. One seed, one transcript.
-//! - No real socket lives under the virtual clock.
+//! - Nothing opens a real socket on the virtual clock.
 //! - Every wait and every buffer has a limit.
 
 pub mod balancer;

@@ -8,11 +8,11 @@
 //! |---|---|
 //! | [`clock`], [`link`] | virtual and real time, and byte streams in memory, over TCP and over TLS |
 //! | [`edge`] | the proxy between client and server, where network faults act |
-//! | [`server`], [`profile`] | a server in front of an app, and the data that makes it behave as a named one |
+//! | [`server`], [`profile`] | the played server, and the profile that makes it behave like a named server |
 //! | [`app_faults`] | faults between server and app: scopes, events and calls |
 //! | [`application`] | the interface that a server calls |
 //! | [`recorder`] | writes the transcript of a run |
-//! | [`memory`] | one large run at a time, among many small ones |
+//! | [`memory`] | limits memory: of the runs at work, only one may be large |
 
 pub mod app_faults;
 pub mod application;

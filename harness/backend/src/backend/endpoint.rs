@@ -39,8 +39,9 @@ const PRE_SSOT_CLOSE_DELAY: Duration = Duration::from_millis(100);
 /// How long the reported guard waits for the services phase before it queues a connection.
 const STARTUP_WAIT: Duration = Duration::from_millis(10_100);
 
-/// How long the auth service may take to answer, all attempts together, and how often it is asked.
-const REVOCATION_LIMIT: Duration = Duration::from_secs(3);
+/// How long the auth service may take to answer, all attempts together, and how often it is asked. With the time that readiness
+/// takes it stays below the 5 s that daphne lets an app take for a handshake.
+const REVOCATION_LIMIT: Duration = Duration::from_secs(2);
 const REVOCATION_ATTEMPTS: u32 = 3;
 const REVOCATION_PAUSE: Duration = Duration::from_millis(200);
 

@@ -58,32 +58,15 @@ impl External {
         binding: &ServiceFile,
         seed: u64,
     ) -> Result<Healthy, Error> {
-        let (mut refused, mut failed): (Option<HealthyClient>, Option<HealthyClient>) = (None, None);
-        let (mut decided, mut hangs, mut admission) = (None, 0, Admission::default());
+        let mut attempts = Attempts::default();
         let derived = case.map_or_else(Vec::new, |case| self.derived(case, binding));
         for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
-            if self.clock() == Clock::Real && hangs > 0 {
+            if self.clock() == Clock::Real && attempts.hangs > 0 {
                 break;
             }
             let outcome = self.fares(source, &steps, seed).await?;
-            match judged(source, outcome, &steps) {
-                HealthyClient::RefusedByDesign(outcome) => {
-                    // One that is sent elsewhere is not refused.
-                    let is_redirected = matches!(outcome.ending, Ending::Http { status: 300..=399, .. });
-                    let refusal = asked(&steps).filter(|_| !is_redirected).map(|asked| (asked, outcome.clone()));
-                    admission.refused.extend(refusal);
-                    refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
-                }
-                // The case's own request may be what fails, so that it does not say whether anyone else is let in.
-                tried @ HealthyClient::Tried(_) if source == HealthySource::Derived && !is_let_in(&tried) => {
-                    hangs += usize::from(tried.outcome().is_some_and(is_hang));
-                    decided.get_or_insert(tried);
-                }
-                tried if source == HealthySource::Derived && is_let_in(&tried) => {
-                    admission.let_in = asked(&steps).map(LetIn::Own);
-                    return Ok(Healthy { client: decided.unwrap_or(tried), admission });
-                }
-                stated => return Ok(Healthy { client: stated, admission }),
+            if let Some(client) = attempts.with_steps(source, &steps, outcome) {
+                return Ok(Healthy { client, admission: attempts.admission });
             }
         }
         let routes =
@@ -91,26 +74,16 @@ impl External {
                 is_harmless(route) && case.is_none_or(|case| route.is_websocket == opens_sessions(case))
             });
         for route in routes.take(ROUTES_MAX) {
-            if self.clock() == Clock::Real && hangs >= HANGS_MAX {
+            if self.clock() == Clock::Real && attempts.hangs >= HANGS_MAX {
                 break;
             }
             let outcome = self.greet(route, binding, seed).await?;
-            hangs += usize::from(is_hang(&outcome));
-            if outcome.class == Class::Served {
-                admission.let_in = Some(LetIn::Other(route.to_string()));
-                return Ok(Healthy { client: decided.unwrap_or(HealthyClient::Tried(outcome)), admission });
-            }
-            if route.source == RouteSource::Guessed && is_unfound(&outcome) {
-                continue;
-            }
-            if outcome.class.is_good() {
-                admission.refused.insert(route.to_string(), outcome.clone());
-                refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
-            } else {
-                failed.get_or_insert(HealthyClient::Tried(outcome));
+            if let Some(client) = attempts.with_route(route, outcome) {
+                return Ok(Healthy { client, admission: attempts.admission });
             }
         }
         // The failure of another route says nothing about a case; for a hunt it is something to find.
+        let Attempts { refused, failed, decided, admission, .. } = attempts;
         let last_word = if case.is_some() { decided.or(refused) } else { failed.or(refused) };
         Ok(Healthy { client: last_word.unwrap_or(HealthyClient::Absent), admission })
     }
@@ -190,6 +163,65 @@ impl External {
         let steps = route.greeting(self.derived_limit(REAL_LIMIT)).into_iter();
         let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
         self.fares(HealthySource::Derived, &steps, seed).await
+    }
+}
+
+/// The attempts to find a healthy client that is let in.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// The first that was refused.
+    refused: Option<HealthyClient>,
+    /// The first request to a route that failed.
+    failed: Option<HealthyClient>,
+    /// The first request of the case's own that failed: it decides, although others may be let in.
+    decided: Option<HealthyClient>,
+    /// How many got no answer.
+    hangs: usize,
+    admission: Admission,
+}
+
+impl Attempts {
+    /// Takes the outcome of the case's own steps or the service file's; gives the client if it decides.
+    fn with_steps(&mut self, source: HealthySource, steps: &[Step], outcome: Outcome) -> Option<HealthyClient> {
+        match judged(source, outcome, steps) {
+            HealthyClient::RefusedByDesign(outcome) => {
+                // One that is sent elsewhere is not refused.
+                let is_redirected = matches!(outcome.ending, Ending::Http { status: 300..=399, .. });
+                let refusal = asked(steps).filter(|_| !is_redirected).map(|asked| (asked, outcome.clone()));
+                self.admission.refused.extend(refusal);
+                self.refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+                None
+            }
+            tried if source == HealthySource::Derived && is_let_in(&tried) => {
+                self.admission.let_in = asked(steps).map(LetIn::Own);
+                Some(self.decided.take().unwrap_or(tried))
+            }
+            // The case's own request may be what fails, so that it does not say whether anyone else is let in.
+            tried @ HealthyClient::Tried(_) if source == HealthySource::Derived => {
+                self.hangs += usize::from(tried.outcome().is_some_and(is_hang));
+                self.decided.get_or_insert(tried);
+                None
+            }
+            stated => Some(stated),
+        }
+    }
+
+    /// Takes the outcome of the plainest request to a route; gives the client if it is let in.
+    fn with_route(&mut self, route: &Route, outcome: Outcome) -> Option<HealthyClient> {
+        self.hangs += usize::from(is_hang(&outcome));
+        let request = asked(&route.greeting(LIMIT)).unwrap_or_else(|| route.to_string());
+        if outcome.class == Class::Served {
+            self.admission.let_in = Some(LetIn::Other(request));
+            return Some(self.decided.take().unwrap_or(HealthyClient::Tried(outcome)));
+        }
+        let is_no_route = route.source == RouteSource::Guessed && is_unfound(&outcome);
+        if !is_no_route && outcome.class.is_good() {
+            self.admission.refused.insert(request, outcome.clone());
+            self.refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+        } else if !is_no_route {
+            self.failed.get_or_insert(HealthyClient::Tried(outcome));
+        }
+        None
     }
 }
 
