@@ -252,7 +252,7 @@ impl ClientSession {
             }
             false
         };
-        let ended = bounded(limit, reading).await;
+        let ended = bounded(limit, reading).await.or_else(|| self.leaves_after_close().then_some(false));
         self.waiting_for = None;
         match ended {
             Some(has_come) if has_come || *awaited == Awaited::Close => {
@@ -308,10 +308,21 @@ impl ClientSession {
     async fn within(&mut self, limit: Duration, waiting_for: impl ToString, found: impl Fn(&Frame) -> bool) {
         let waiting_for = waiting_for.to_string();
         self.waiting_for = Some(waiting_for.clone());
-        if bounded(limit, self.read_until(found)).await.is_none() {
+        if bounded(limit, self.read_until(found)).await.is_none() && !self.leaves_after_close() {
             self.record(EventKind::DeadlinePassed { waiting_for, limit });
         }
         self.waiting_for = None;
+    }
+
+    /// Leaves where both sides have closed, and the server does not end the stream (RFC 6455 section 7.1.1 lets a client do
+    /// so).
+    fn leaves_after_close(&mut self) -> bool {
+        let has_closed = self.closing == Closing::Parting;
+        if has_closed {
+            self.record(EventKind::Left);
+            self.closing = Closing::Gone;
+        }
+        has_closed
     }
 
     /// Reads until a frame is found or the connection is over; the messages before it are kept. Cancel safe.
