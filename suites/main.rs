@@ -49,6 +49,7 @@ mod support; // helpers
 mod tidy; // the rules of this house
 mod tools; // helpers of all binaries
 mod twin; // the backend held against the real frameworks
+mod unhandled; // exceptions that an app leaves to nothing
 mod upgrades; // every opening handshake behind every server
 mod validate_apps; // `validate`, `init` and `conform` on users' own applications
 mod venvs; // what applications and servers are installed in

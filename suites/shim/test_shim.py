@@ -938,6 +938,124 @@ class Logging(ShimCase):
         events = shim.events(("give", 1, {}))
         self.assertEqual(events[1][:4], ("unhandled", 1, "ZeroDivisionError", "division by zero"))
 
+    def told(self, shim, *commands, at=0):
+        """The kinds, the calls and the messages of exceptions that are left to the runtime."""
+        events, _ = self.follow(shim, *commands, at=at)
+        kinds = ("unhandled", "in_thread", "ignored", "unretrieved", "retrieved")
+        return [event[:-1] if event[0] != "retrieved" else event for event in events if event[0] in kinds]
+
+    def test_handler_of_the_app(self):
+        """A loop's handler that the app sets hides nothing, and may know what is no error."""
+        shim = self.run_app("""
+            import asyncio
+            class HTTPException(Exception): pass
+            def flow(): raise HTTPException("refused")
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                loop.set_exception_handler(lambda loop, context: None)
+                loop.call_soon(lambda: 1 / 0)
+                loop.call_soon(flow)
+                loop.call_exception_handler({"message": "known"})
+                await asyncio.sleep(0)
+                loop.set_exception_handler(lambda loop, context: {}["handler"])
+                loop.call_soon(lambda: 1 / 0)
+                await asyncio.sleep(0)
+            """)
+        division = ("unhandled", 1, "ZeroDivisionError", "division by zero")
+        self.assertEqual(self.told(shim, ("call", 1, http_scope())),
+                         [division, division, ("unhandled", 1, "KeyError", "'handler'")])
+
+    def test_unretrieved_task(self):
+        """A task that is kept after it failed is told, and told again when its exception is asked for."""
+        shim = self.run_app("""
+            import asyncio
+            kept = []
+            async def child(): raise ValueError("lost")
+            async def app(scope, receive, send):
+                if scope["path"] == "/ask":
+                    kept[0].exception()
+                elif scope["path"] == "/group":
+                    await asyncio.gather(child(), child(), return_exceptions=True)
+                else:
+                    kept.append(asyncio.create_task(child()))
+                await asyncio.sleep(1)
+            """)
+        self.assertEqual(self.told(shim, ("call", 1, http_scope())),
+                         [("unretrieved", 1, 1, "ValueError", "lost")])
+        self.assertEqual(self.told(shim, ("call", 2, http_scope("/group")), at=SECOND), [])
+        self.assertEqual(self.told(shim, ("call", 3, http_scope("/ask")), at=2 * SECOND), [("retrieved", 1)])
+
+    def test_unretrieved_job(self):
+        shim = self.run_app("""
+            import asyncio
+            from concurrent.futures import ThreadPoolExecutor, wait
+            pool, kept = ThreadPoolExecutor(2), []
+            def fail(): raise ValueError("lost")
+            async def app(scope, receive, send):
+                if scope["path"] == "/keep":
+                    kept.append(pool.submit(fail))
+                elif scope["path"] == "/ask":
+                    kept.pop().exception()
+                elif scope["path"] == "/drop":
+                    wait([pool.submit(fail)])
+                elif scope["path"] == "/await":
+                    await asyncio.gather(asyncio.get_running_loop().run_in_executor(pool, fail), return_exceptions=True)
+                else:
+                    task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(pool, fail))
+                    task.cancel()
+                await asyncio.sleep(1)
+            """)
+        for number, (path, expected) in enumerate((
+                ("/keep", [("unretrieved", 1, 1, "ValueError", "lost")]),
+                ("/ask", [("retrieved", 1)]),
+                ("/await", []),
+                ("/cancel", []),
+                ("/drop", [("unretrieved", 2, 5, "ValueError", "lost")])), 1):
+            with self.subTest(path):
+                call = ("call", number, http_scope(path))
+                self.assertEqual(self.told(shim, call, at=number * SECOND), expected)
+
+    def test_exceptions_in_threads(self):
+        """A thread runs in the call that starts it, whatever hook the app has."""
+        shim = self.run_app("""
+            import asyncio, logging, threading
+            threading.excepthook = lambda args: None
+            def fail():
+                logging.warning("works")
+                raise ValueError("lost")
+            def handle():
+                try: fail()
+                except ValueError: pass
+            async def app(scope, receive, send):
+                for work in fail, handle:
+                    thread = threading.Thread(target=work)
+                    thread.start()
+                    thread.join()
+                    assert "run" not in vars(thread)
+            """)
+        events = shim.events(("call", 1, http_scope()))
+        self.assertEqual([event[:4] for event in events if event[0] == "in_thread"],
+                         [("in_thread", 1, "ValueError", "lost")])
+        self.assertEqual([event[1] for event in events if event[0] == "log"], [1, 1])
+        self.assertIn(("returned", 1), events)
+
+    def test_exceptions_of_finalizers(self):
+        """They are told even if the app puts its own hook in the place; those of libraries are not."""
+        shim = self.run_app("""
+            import sys
+            before = sys.unraisablehook
+            sys.unraisablehook = lambda args: before(args)
+            class Work:
+                def __del__(self): raise ValueError("lost")
+            names = {}
+            exec("class Lib:\\n def __del__(self): 1 / 0", names)
+            async def app(scope, receive, send):
+                Work()
+                names["Lib"]()
+            """)
+        for number in 1, 2:
+            self.assertEqual(self.told(shim, ("call", number, http_scope())), [("ignored", number, "ValueError", "lost")])
+
     def test_unhandled_without_exception(self):
         shim = self.run_app("""
             import asyncio, gc

@@ -93,6 +93,7 @@ pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
         pause *= 2;
     }
     look_for_leftovers(recorder, target).await;
+    target.record_unretrieved(recorder);
     // A busy served target that was not waited for to its end is not judged by its residue.
     let is_cut_short = service.is_served() && is_busy(recorder, target);
     let mut transcript = recorder.transcript();

@@ -198,6 +198,10 @@ pub trait Target: fmt::Debug + Sync {
         LeftBehind::default()
     }
 
+    /// Records the exceptions of tasks and threads of a run that ends now which nothing in the application has asked for. What
+    /// is recorded once is not recorded for a later run.
+    fn record_unretrieved(&self, _run: &Recorder) {}
+
     /// Ends whatever a case left behind, so that it does not count as the next one's.
     ///
     /// # Errors

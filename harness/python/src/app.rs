@@ -284,6 +284,12 @@ impl Target for Python {
         interpreter.map(|interpreter| interpreter.left_behind(run, is_last)).unwrap_or_default()
     }
 
+    fn record_unretrieved(&self, run: &Recorder) {
+        if let Some(process) = self.process().as_ref() {
+            process.interpreter.record_unretrieved(run);
+        }
+    }
+
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
             self.shut_down().await?;

@@ -27,7 +27,7 @@ use relapse_simulate::{
     application::BoxFuture,
     clock::Clock,
     link::{Link, Redial},
-    recorder::ExchangeRecorder,
+    recorder::{ExchangeRecorder, Recorder},
 };
 
 /// A Python application behind a real server. The wire is seen, and by a witness also what server and application say to
@@ -138,6 +138,10 @@ impl Target for Served {
 
     fn residue(&self) -> Option<Leftovers> {
         Some(Leftovers { connections: self.server.running(), sessions: 0 })
+    }
+
+    fn record_unretrieved(&self, _run: &Recorder) {
+        self.server.record_unretrieved();
     }
 
     fn stop(&self) -> BoxFuture<'_, Result<(), Error>> {

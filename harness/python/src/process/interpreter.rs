@@ -191,6 +191,8 @@ pub(super) enum Happening {
     Reached(ReachedBlocks),
     /// It logged something: level as Python numbers it, the text, and the exception that nothing in it handled.
     Logged(i64, String, Option<Box<Exception>>),
+    /// It left an exception to its runtime, in this exchange.
+    Left(EventKind, Option<ExchangeRecorder>),
     /// The interpreter is gone.
     Died(AppError),
 }
@@ -260,6 +262,25 @@ struct RunningCalls {
     held: Vec<HeldOfCalls>,
     /// The things that it was seen to hold in an earlier run, until nothing was waited for any more.
     stays: BTreeSet<(Held, String)>,
+    /// The exceptions of tasks and jobs that nothing has asked for yet.
+    unretrieved: Unretrieved,
+}
+
+/// The exceptions of tasks and jobs of threads that nothing has asked for yet, by number, each with its call.
+pub(super) type Unretrieved = BTreeMap<i64, (i64, Exception)>;
+
+/// An exception that an application leaves to its runtime, by the name of that in the messages of the shim.
+pub(super) fn left_to_runtime(kind: &str, exception: Exception) -> EventKind {
+    // The words of asyncio, of threading, and of Python.
+    let said = match kind {
+        "in_thread" => "Exception in thread",
+        "ignored" => "Exception ignored",
+        _ => "Task exception was never retrieved",
+    };
+    let message = format!("{said}: {}", exception.located());
+    // Without an exception it is a warning of asyncio.
+    let unhandled = Some(Box::new(exception)).filter(|exception| !exception.type_name.is_empty());
+    EventKind::Logged { level: Level::Error, message, unhandled }
 }
 
 /// Something that the application holds of calls that are over.
@@ -464,6 +485,16 @@ impl Interpreter {
         }
         let is_known = names.into_iter().all(|name| calls.stays.contains(&name));
         LeftBehind { found, is_known }
+    }
+
+    /// As [`Target::record_unretrieved`](relapse::target::Target::record_unretrieved).
+    pub(crate) fn record_unretrieved(&self, run: &Recorder) {
+        let mut calls = lock(&self.calls);
+        for (_, (id, exception)) in std::mem::take(&mut calls.unretrieved) {
+            if let Some(exchange) = calls.exchange_of(id).filter(|exchange| exchange.is_of(run)) {
+                exchange.record(Actor::Application, left_to_runtime("unretrieved", exception));
+            }
+        }
     }
 
     /// Serves a call that is over when it next asks for something.
@@ -750,6 +781,14 @@ impl RunningCalls {
         }
     }
 
+    /// The exchange of a call. Work in the background of the lifespan fails for the client that came last.
+    fn exchange_of(&self, id: i64) -> Option<&ExchangeRecorder> {
+        match self.lifespan == Some(id) {
+            true => self.exchanges.values().next_back(),
+            false => self.exchanges.get(&id),
+        }
+    }
+
     /// Drops a call that was kept after its end.
     fn free(&mut self, id: i64) {
         if self.kept.remove(&id) {
@@ -828,23 +867,26 @@ impl RunningCalls {
                 };
                 (id, Happening::Logged(level, message, unhandled))
             }
-            "unhandled" | "in_thread" => {
+            "unhandled" | "in_thread" | "ignored" => {
                 let id = parts.next();
-                let exception = exception(&mut parts, &self.directory);
-                // The words of asyncio and of threading.
-                let said =
-                    if kind == "unhandled" { "Task exception was never retrieved" } else { "Exception in thread" };
-                let message = format!("{said}: {}", exception.located());
-                // Without an exception it is a warning of asyncio.
-                let unhandled = Some(Box::new(exception)).filter(|exception| !exception.type_name.is_empty());
-                if let (Some(Value::Int(number)), Some((_, scribe))) = (&id, self.exchanges.last_key_value())
-                    && self.lifespan == Some(*number)
-                {
-                    // Work in the background fails for the client that came last.
-                    let what = EventKind::Logged { level: Level::Error, message, unhandled };
-                    return scribe.record(Actor::Application, what);
+                let what = left_to_runtime(&kind, exception(&mut parts, &self.directory));
+                let Some(number) = call_id(id) else { return };
+                // After the end of a call nothing serves it, and it need not be served for this.
+                if self.lifespan == Some(number) || self.kept.contains(&number) {
+                    return self.exchange_of(number).into_iter().for_each(|scribe| {
+                        scribe.record(Actor::Application, what.clone());
+                    });
                 }
-                (id, Happening::Logged(40, message, unhandled))
+                (Some(Value::Int(number)), Happening::Left(what, self.exchange_of(number).cloned()))
+            }
+            "unretrieved" => {
+                let (Some(number), Some(id)) = (call_id(parts.next()), call_id(parts.next())) else { return };
+                let exception = exception(&mut parts, &self.directory);
+                return drop(self.unretrieved.insert(number, (id, exception)));
+            }
+            "retrieved" => {
+                let number = call_id(parts.next());
+                return number.into_iter().for_each(|number| drop(self.unretrieved.remove(&number)));
             }
             _ => return,
         };

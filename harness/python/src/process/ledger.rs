@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    interpreter::{ANSWER_BYTES_MAX, Entries, blame_for, exception, text},
+    interpreter::{ANSWER_BYTES_MAX, Entries, Unretrieved, blame_for, exception, left_to_runtime, text},
     marshal,
     printed::{Panic, Traceback},
 };
@@ -83,6 +83,8 @@ struct WitnessState {
     told: BTreeSet<String>,
     /// The tracebacks that are being printed outside of calls, by witness.
     printing: BTreeMap<usize, Traceback>,
+    /// The exceptions that nothing has asked for yet, by witness.
+    unretrieved: BTreeMap<usize, Unretrieved>,
     /// Where the application's own code is.
     directory: PathBuf,
 }
@@ -159,6 +161,7 @@ impl WitnessLog {
             trouble: None,
             told: BTreeSet::new(),
             printing: BTreeMap::new(),
+            unretrieved: BTreeMap::new(),
         };
         let shared = Arc::new(WitnessShared { book: Mutex::new(book) });
         let heard = Arc::clone(&shared);
@@ -189,6 +192,17 @@ impl WitnessLog {
         book.told.clear();
         book.calls.retain(|_, call| !call.is_over);
         book.calls.values_mut().for_each(|call| call.scribe = None);
+    }
+
+    /// Records the exceptions that nothing has asked for. Everything that was told until now is taken down first.
+    pub(super) fn record_unretrieved(&self) {
+        let mut book = self.shared.book();
+        book.take_all();
+        for (witness, unretrieved) in std::mem::take(&mut book.unretrieved) {
+            for (number, exception) in unretrieved.into_values() {
+                book.leave_to_runtime((witness, number), "unretrieved", exception);
+            }
+        }
     }
 
     /// How many calls of connections that are expected go on. Everything that was told until now is taken down first.
@@ -349,7 +363,30 @@ impl WitnessState {
                 }
             }
             "printed" => self.take_printed(key, text(parts.next())),
+            "unhandled" | "in_thread" | "ignored" => {
+                let exception = exception(&mut parts, &self.directory);
+                self.leave_to_runtime(key, &name, exception);
+            }
+            "unretrieved" => {
+                let Some(Value::Int(call)) = parts.next() else { return };
+                let exception = exception(&mut parts, &self.directory);
+                self.unretrieved.entry(witness).or_default().insert(key.1, (call, exception));
+            }
+            "retrieved" => {
+                let known = self.unretrieved.get_mut(&witness);
+                known.into_iter().for_each(|known| drop(known.remove(&key.1)));
+            }
             name => self.take_of_call(key, name, &mut parts),
+        }
+    }
+
+    /// Takes an exception that the application leaves to its runtime. Work in the background of the lifespan fails for the
+    /// client that came last.
+    fn leave_to_runtime(&mut self, key: (usize, i64), kind: &str, exception: Exception) {
+        let is_of_lifespan = self.calls.get(&key).is_some_and(|call| call.kind == ScopeType::Lifespan);
+        let scribe = if is_of_lifespan { self.latest.clone() } else { self.scribe_of(key) };
+        if let Some(scribe) = scribe {
+            scribe.record(Actor::Application, left_to_runtime(kind, exception));
         }
     }
 

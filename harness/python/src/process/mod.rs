@@ -246,6 +246,8 @@ async fn attend(
                 };
                 record(EventKind::Logged { level, message, unhandled });
             }
+            Happening::Left(what, Some(exchange)) => exchange.record(Actor::Application, what),
+            Happening::Left(what, None) => record(what),
             Happening::Died(trouble) => {
                 let message = format!("{}\n{}", trouble.message, trouble.details).trim_end().to_owned();
                 record(EventKind::Logged { level: Level::Error, message, unhandled: None });

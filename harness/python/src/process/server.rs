@@ -357,6 +357,12 @@ impl Server {
         ledger.running()
     }
 
+    /// Records the exceptions that nothing in the application has asked for.
+    pub fn record_unretrieved(&self) {
+        let ledger = Arc::clone(&self.process().ledger);
+        ledger.record_unretrieved();
+    }
+
     /// Detaches later reports from earlier exchanges.
     pub fn forget(&self) {
         self.process().ledger.forget();

@@ -23,6 +23,8 @@ were fd 0 and fd 1 at the start.
               log id level logger message trace unhandled                 (type message frames) or None
               unhandled id type message frames
               in_thread id type message frames
+              ignored id type message frames
+              unretrieved number id type message frames        retrieved number
               blocked id level ns frames                  stuck ns frames
               held                                        free
               leftover kind name frames ids
@@ -32,6 +34,9 @@ In place of an answer comes None, again and again, while threads of the app are 
 waits for them in real time.  `blocked` tells how long the app has kept its loop from running, in
 virtual time; `stuck` that the harness should not wait any longer.  The loop is `held` while the app
 keeps it so, and `free` when it runs again, for one turn at least.
+
+An exception of a finalizer is `ignored`.  One that a task or a job of a thread ended with, and that nothing has asked
+for yet, is `unretrieved`, until it is `retrieved`, or told as `unhandled` because the task is gone.
 
 The first receive() gives the event of `call` at once.
 `give` and `raise ... receive` are kept for the next receive() if none waits; `sent` and
@@ -375,6 +380,213 @@ def related(exc, chain):
         if chain:
             todo.append(exc.__context__)
     return seen
+
+
+# ---------------------------------------------------------------- exceptions that nothing handles
+
+carried = [current_call, current_raises]  # what goes with a call into threads; a witness has its own
+
+
+def in_call(function):
+    """The function, which runs in the call that runs now, whichever thread runs it."""
+    values = [(variable, variable.get()) for variable in carried]
+
+    def run(*args, **kwargs):
+        tokens = [(variable, variable.set(value)) for variable, value in values]
+        try:
+            return function(*args, **kwargs)
+        finally:
+            for variable, token in tokens:
+                variable.reset(token)
+
+    return run
+
+
+def run_in_call(thread, tell):
+    """Lets a thread that is about to start run in the call that starts it, and tells `tell(exc)` what ends it."""
+    run = in_call(thread.run)
+
+    def begin():
+        thread.__dict__.pop("run", None)
+        try:
+            run()
+        except Exception as exc:
+            tell(exc)
+            raise
+
+    thread.run = begin
+
+
+class WatchedFuture(concurrent.futures.Future):
+    """The future of a job, which tells `asked`, a set that may outlive it, that something asks for its result."""
+
+    # Not methods: their frames would be in the tracebacks of the app.
+    @property
+    def result(self):
+        self.asked.add("result")
+        return super().result
+
+    @property
+    def exception(self):
+        self.asked.add("exception")
+        return super().exception
+
+
+WatchedFuture.__name__ = WatchedFuture.__qualname__ = "Future"
+WatchedFuture.__module__ = concurrent.futures.Future.__module__
+
+
+def watch_jobs(ended):
+    """Runs the jobs of thread pools in the calls that give them.  `ended(future, call, loop)` is called in the thread of a
+    job that failed, unless the loop itself gives its exception to what awaits it."""
+    submit = concurrent.futures.ThreadPoolExecutor.submit
+    base = concurrent.futures.Executor.map.__code__.co_filename
+
+    def watched_submit(pool, *args, **kwargs):
+        call, function = carried[0].get(), args[0] if args else None
+        if call is None or not callable(function):
+            return submit(pool, *args, **kwargs)
+        future = submit(pool, in_call(function), *args[1:], **kwargs)
+        # `map` has asked for the first exception, and drops the others.
+        is_own = sys._getframe(1).f_code.co_filename != base and not hasattr(function, "relapse_is_awaited")
+        if is_own and type(future) is concurrent.futures.Future:
+            future.asked, future.__class__ = set(), WatchedFuture
+            loop = asyncio._get_running_loop()
+
+            def look(future):
+                exc = future._exception
+                if isinstance(exc, Exception) and not is_flow(exc) and not future.asked:
+                    ended(future, call, loop)
+
+            future.add_done_callback(look)
+        return future
+
+    watched_submit.__doc__ = submit.__doc__
+    concurrent.futures.ThreadPoolExecutor.submit = watched_submit
+
+
+OPEN = 64  # exceptions that are watched until something asks for them
+
+
+class Unretrieved:
+    """The exceptions of tasks and jobs that nothing has asked for yet.
+
+    Each is told as `unretrieved` with a number of its own when it is looked for, and as `retrieved` if it is
+    asked for later.  A task that goes is told by its loop; a job whose future goes can be asked no more.
+    """
+
+    def __init__(self, tell):
+        self.tell = tell
+        self.open = []
+        self.numbers = itertools.count(1)
+        self.known = set()  # the calls and types of exceptions of jobs that were asked for
+        self.lock = _thread.allocate_lock()
+
+    def add_task(self, task, call):
+        self.open.append(FailedTask(task, call))
+
+    def add_job(self, future, call):
+        self.open.append(FailedJob(future, call))
+
+    def look(self):
+        """Tells what has changed."""
+        if self.lock.acquire(False):  # no other look goes on
+            try:
+                self.tell_changes()
+            finally:
+                self.lock.release()
+
+    def tell_changes(self):
+        entries = self.open[:]
+        # One of several jobs that fail alike is asked, and the others are dropped.
+        self.known.update(entry.key for entry in entries if entry.is_asked())
+        stays = [entry for entry in entries if self.is_open(entry)]
+        self.open[:len(entries)] = stays[-OPEN:]  # threads may have added to it
+
+    def is_open(self, entry):
+        """Tells about one; whether it may still be asked for."""
+        source = entry.ref()  # which is not to go meanwhile
+        is_left = entry.is_left() and entry.key not in self.known
+        if is_left and entry.number is None:
+            entry.number = next(self.numbers)
+            self.tell("unretrieved", entry.number, entry.call, *entry.details())
+        elif not is_left and entry.number is not None:
+            self.tell("retrieved", entry.number)
+        return is_left and source is not None
+
+
+class FailedTask:
+    """A task that ended with an exception."""
+
+    key = number = None
+
+    def __init__(self, task, call):
+        self.ref = weakref.ref(task)
+        self.call = call
+
+    def is_asked(self):
+        return False
+
+    def is_left(self):
+        task = self.ref()
+        return task is not None and task._log_traceback
+
+    def details(self):
+        return failure(self.ref()._exception)[:3]
+
+
+class FailedJob:
+    """The future of a job that ended with an exception."""
+
+    number = None
+
+    def __init__(self, future, call):
+        self.ref = weakref.ref(future)
+        self.call = call
+        self.asked = future.asked
+        self.told = failure(future._exception)[:3]  # a future that goes tells nothing
+        self.key = (call, self.told[0])
+
+    def is_asked(self):
+        return bool(self.asked)
+
+    def is_left(self):
+        return not self.asked
+
+    def details(self):
+        return self.told
+
+
+def watch_finalizers(tell):
+    """Tells `tell(exc)` of exceptions of the app's own that Python can give to nothing, as those of a `__del__`.
+
+    Gives a function that does so again where the app has put a hook of its own in the place.
+    """
+    inside = set()  # threads that are in a hook: one of the app may call the one that it found
+
+    def watch_again():
+        before = sys.unraisablehook
+        if getattr(before, "relapse_tells", False):
+            return
+
+        def report(args):
+            exc, thread = args.exc_value, _thread.get_ident()
+            if thread in inside:
+                return before(args)
+            inside.add(thread)
+            try:
+                if isinstance(exc, Exception) and not is_flow(exc) and own.has_frame_of(exc):
+                    tell(exc)
+                before(args)
+            finally:
+                inside.discard(thread)
+                exc = None
+
+        report.relapse_tells = True
+        sys.unraisablehook = report
+
+    watch_again()
+    return watch_again
 
 
 class Watcher:
@@ -1255,6 +1467,7 @@ def marked(executor, func, mark):
                 exc.relapse_mark = mark
             raise
 
+    job.relapse_is_awaited = True
     return job
 
 
@@ -1309,9 +1522,24 @@ class LockstepLoop(asyncio.SelectorEventLoop):
         if call is not None:
             call.tasks += 1
             task.lockstep_call = call
-            if call.kind == "lifespan":
-                task.add_done_callback(self.background_ended)
+            if call.tasks > 1:
+                # Without a context that holds the call.
+                task.add_done_callback(self.task_ended, context=contextvars.Context())
         return task
+
+    told_context = None
+
+    def call_exception_handler(self, context):
+        """Tells of it, whatever handler the app has."""
+        self.told_context = context
+        self.unhandled(context)
+        super().call_exception_handler(context)
+        self.told_context = None
+
+    def default_exception_handler(self, context):
+        """Tells that the app's own handler raised."""
+        if context is not self.told_context:
+            self.unhandled(context)
 
 
 def is_anyio_worker(thread):
@@ -1664,8 +1892,9 @@ class Session:
         self.selector.turn = self.turn_real if self.real else self.turn_virtual
         self.clock = Clock()
         self.loop = LockstepLoop(self.selector, self.clock)
-        self.loop.default_exception_handler = self.unhandled
-        self.loop.background_ended = self.background_ended
+        self.loop.unhandled = self.unhandled
+        self.loop.task_ended = self.task_ended
+        self.unretrieved = Unretrieved(self.tell_unretrieved)
         if self.real:
             self.loop.time = time.monotonic
             self.clock.start_ns = 0
@@ -1694,6 +1923,8 @@ class Session:
         """Loads the app and obeys until the harness says stop."""
         self.tap.install()
         self.watch_threads()
+        watch_jobs(self.job_ended)
+        self.watch_finalizers = watch_finalizers(self.ignored)
         logging.captureWarnings(True)
         asyncio.set_event_loop(self.loop)
         main = self.loop.create_task(self.serve())
@@ -1959,6 +2190,8 @@ class Session:
         """Sends the events.  The list stays the same object: threads may be adding to it."""
         if self.ended:
             self.look_for_left()
+        if self.unretrieved.open:
+            self.unretrieved.look()
         while self.credited:
             self.credited.pop().credit = 0
         while self.over:
@@ -1997,6 +2230,9 @@ class Session:
         exc = context.get("exception")
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return  # `run` has reported it
+        if self.loop._exception_handler is not None and (exc is None or is_flow(leaf(exc))):
+            return  # the app's own handler may know what it is
+        context = context.get("context") or context  # of an app's handler that raised
         source = context.get("task") or context.get("future")
         call = getattr(source, "lockstep_call", None) or current_call.get()
         if call is None:
@@ -2017,10 +2253,30 @@ class Session:
             call.add_raised(leaf(exc))
             call.tell_handled()
 
-    def background_ended(self, task):
-        """A task that the lifespan started has ended.  Where it failed, something may wait for that."""
-        if getattr(task, "_log_traceback", False) and not self.stopping:
+    def task_ended(self, task):
+        """A task of a call has ended.  Where it failed, something may wait for that."""
+        if not getattr(task, "_log_traceback", False) or self.stopping:
+            return
+        call = task.lockstep_call
+        if call.kind == "lifespan":
             self.loop.call_soon(self.loop.call_soon, self.tell_background, task)
+        elif not call.forgotten and not is_flow(leaf(task._exception)):
+            self.unretrieved.add_task(task, call.id)
+
+    def job_ended(self, future, call, loop):
+        """A job that a call gave to a thread pool failed, in this thread."""
+        if not call.forgotten:
+            self.unretrieved.add_job(future, call.id)
+
+    def tell_unretrieved(self, *event):
+        self.events.append(event)
+
+    def ignored(self, exc):
+        """An exception that a finalizer of the app raised."""
+        call = current_call.get()
+        if call is not None and not call.forgotten:
+            call.add_raised(leaf(exc))
+            self.events.append(("ignored", call.id) + failure(exc)[:3])
 
     def tell_background(self, task):
         """Tells of a background task that failed while nothing waits for it: its work is not done any more."""
@@ -2030,24 +2286,23 @@ class Session:
 
     def watch_threads(self):
         """Tells of an exception that ends a thread, as of the call that started the thread."""
-        start, report = threading.Thread.start, threading.excepthook
+        start = threading.Thread.start
 
         def watched_start(thread):
-            thread.lockstep_call = current_call.get()
+            call = thread.lockstep_call = current_call.get()
+            if call is not None and is_own_thread(thread):
+                run_in_call(thread, functools.partial(self.thread_failed, call))
             start(thread)
             remember_numbers(thread)
 
-        def watched_report(args):
-            call = getattr(args.thread, "lockstep_call", None)
-            exc = args.exc_value
-            if isinstance(exc, Exception) and not (call is not None and call.forgotten):
-                self.events.append(("in_thread", call and call.id) + failure(exc)[:3])
-                if call is not None:
-                    call.add_raised(leaf(exc))
-            report(args)
-
         watched_start.__doc__ = start.__doc__
-        threading.Thread.start, threading.excepthook = watched_start, watched_report
+        threading.Thread.start = watched_start
+
+    def thread_failed(self, call, exc):
+        """An exception leaves a thread that a call started."""
+        if not call.forgotten:
+            self.events.append(("in_thread", call.id) + failure(exc)[:3])
+            call.add_raised(leaf(exc))
 
     # -- commands
 
@@ -2093,6 +2348,7 @@ class Session:
     def start(self, ident, scope, first=None):
         """Starts the app on a scope."""
         self.tap.install()
+        self.watch_finalizers()
         state = scope.get("state")
         if isinstance(state, dict):
             if scope.get("type") == "lifespan":

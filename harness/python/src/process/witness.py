@@ -9,12 +9,16 @@ front, and go out before what they tell of goes on.
     call number scope         received number event omitted    sent number event omitted
     returned number           raised number type message frames            over number
     handled number type message frames                         by the app, which no server sees
+    unhandled number type message frames                       also in_thread and ignored, as in the shim
+    unretrieved key number type message frames                 retrieved key
     printed number text                                        a line on stdout or stderr
     raised_in number type message                              by the server, in receive() or send()
 """
 
 import asyncio
+import contextlib
 import contextvars
+import functools
 import io
 import itertools
 import logging
@@ -104,6 +108,9 @@ def tap_logs():
                 text = f"{text.strip()}: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
                 if raises is not None and record.levelno >= logging.ERROR:
                     raises.add_raised(exc)
+                logged = getattr(printed_by, "exceptions", None)
+                if logged is not None and record.levelno >= logging.ERROR:
+                    logged.append(exc)
             line.tell("log", call, record.levelno, text)
         printed_by.logging = True
         try:
@@ -120,14 +127,16 @@ def tap_threads():
     start, report = threading.Thread.start, threading.excepthook
 
     def watched_start(thread):
-        thread.relapse_call = current_call.get()
+        call = current_call.get()
+        if call is not None and shim.is_own_thread(thread):
+            thread.relapse_call = call
+            shim.run_in_call(thread, lambda exc: line.tell("in_thread", call, *shim.failure(exc)[:3]))
         start(thread)
 
     def watched_report(args):
         exc = args.exc_value
-        if isinstance(exc, Exception):
-            text = f"Exception in thread: {type(exc).__name__}: {shim.render(str, exc, 2000)}"
-            line.tell("log", getattr(args.thread, "relapse_call", None), logging.ERROR, text)
+        if isinstance(exc, Exception) and not hasattr(args.thread, "relapse_call"):
+            line.tell("in_thread", None, *shim.failure(exc)[:3])
         report(args)
 
     threading.Thread.start, threading.excepthook = watched_start, watched_report
@@ -144,14 +153,82 @@ def tap_executors():
 
     marked_run.__doc__ = run.__doc__
     asyncio.BaseEventLoop.run_in_executor = marked_run
+    shim.watch_jobs(job_ended)
+
+
+def job_ended(future, call, loop):
+    """A job that a call gave to a thread pool failed, in this thread."""
+    unretrieved.add_job(future, call)
+    if loop is not None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(later, unretrieved.look)
+
+
+unretrieved = shim.Unretrieved(line.tell)
+TURNS = 3  # of the loop, in which what awaits a task or a job asks for its exception
+tapped_loops = {None}
+
+
+def later(function, *args, turns=TURNS):
+    """Calls a function after some turns of the loop that runs."""
+    if not turns:
+        return function(*args)
+    asyncio.get_running_loop().call_soon(functools.partial(later, function, *args, turns=turns - 1))
+
+
+def tap_loop(kind):
+    """Tells of exceptions that a loop of this type gives to its handler, and of tasks that end with one.
+
+    What is logged of them is told already.
+    """
+    tapped_loops.add(kind)
+    handle, create = kind.call_exception_handler, kind.create_task
+
+    def watched_handle(loop, context):
+        exc, source = context.get("exception"), context.get("task") or context.get("future")
+        printed_by.exceptions = logged = []
+        try:
+            return handle(loop, context)
+        finally:
+            printed_by.exceptions = None
+            exc = shim.leaf(exc) if isinstance(exc, Exception) else None
+            if exc is not None and not shim.is_flow(exc) and not any(exc is other for other in logged):
+                call = getattr(source, "relapse_call", None) or current_call.get()
+                line.tell("unhandled", call, *shim.failure(exc)[:3])
+            exc = source = context = logged = None
+
+    def watched_create(loop, coro, **options):
+        task = create(loop, coro, **options)
+        call = current_call.get()
+        if call is not None:
+            task.relapse_call = call
+            task.add_done_callback(task_ended, context=contextvars.Context())
+        return task
+
+    with contextlib.suppress(TypeError):  # a type in C keeps its own
+        kind.call_exception_handler, kind.create_task = watched_handle, watched_create
+
+
+def task_ended(task):
+    """A task of a call has ended.  Where it failed, something may wait for that."""
+    if getattr(task, "_log_traceback", False) and not shim.is_flow(shim.leaf(task._exception)):
+        unretrieved.add_task(task, task.relapse_call)
+        later(unretrieved.look)
+
+
+def running_loop():
+    """The type of the loop that runs; None where it is not one of asyncio's."""
+    loop = asyncio._get_running_loop()
+    return None if loop is None else type(loop)
 
 
 def tell_soon(*message):
-    """Tells what is so when the code that runs now, the server's too, has come to its next await."""
-    try:
-        asyncio.get_running_loop().call_soon(line.tell, *message)
-    except RuntimeError:
+    """Tells what is so when the code that runs now, the server's too, has come to its next await, and tasks that it woke have
+    failed if they do so at once."""
+    if asyncio._get_running_loop() is None:
         line.tell(*message)
+    else:
+        later(line.tell, *message, turns=2 * TURNS)
 
 
 def qualified(exc):
@@ -180,11 +257,17 @@ def witnessed(app):
     numbers = itertools.count(1)
 
     async def witness(scope, receive, send):
+        if running_loop() not in tapped_loops:
+            tap_loop(running_loop())
+        watch_finalizers()
         number = next(numbers)
         current_call.set(number)
         line.tell("call", number, describe(scope))
         raises = Raises(number)
         shim.current_raises.set(raises)
+
+        if unretrieved.open:
+            unretrieved.look()
 
         def tell_raised(exc):
             raises.add_given(exc)
@@ -202,6 +285,8 @@ def witnessed(app):
 
         async def witnessed_send(event):
             raises.tell_handled()
+            if unretrieved.open:
+                unretrieved.look()
             line.tell("sent", number, *shortened(event))
             try:
                 return await send(event)
@@ -229,7 +314,7 @@ def witnessed(app):
 
 
 PRINTED = 65536  # characters of a line that has no end
-printed_by = threading.local()  # whether the thread is in a handler of logging
+printed_by = threading.local()  # whether the thread is in a handler of logging, and what a loop's handler has logged
 
 
 class Printed(io.TextIOWrapper):
@@ -283,6 +368,9 @@ keep_harness()
 tap_prints()
 tap_threads()
 tap_executors()
+watch_finalizers = shim.watch_finalizers(
+    lambda exc: line.tell("ignored", current_call.get(), *shim.failure(exc)[:3]))
+shim.carried[0] = current_call
 app = witnessed(load())
 tap_logs()
 line.tell("loaded")

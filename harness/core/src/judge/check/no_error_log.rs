@@ -25,7 +25,7 @@ fn check(evidence: &RunView<'_>) -> Vec<Violation> {
 }
 
 /// How the log record of an exception begins that ends a task that is not awaited, or a thread.
-const UNHANDLED: [&str; 2] = ["Task exception was never retrieved", "Exception in thread"];
+const UNHANDLED: [&str; 3] = ["Task exception was never retrieved", "Exception in thread", "Exception ignored"];
 
 /// The part of a log record that is the same each time: of an exception its type, of anything else its first line without
 /// numbers. The records of an external service may contain values that occur only once, and stacks of its threads.
