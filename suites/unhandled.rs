@@ -225,3 +225,21 @@ fn what_is_handled_is_no_finding(#[case] does: &str, #[values(&[], &["--server",
     let (verdict, entry) = verdict(&after, server);
     assert_eq!(verdict, "fixed", "{after}{entry:#}");
 }
+
+/// Work that fails a while after the answer, when virtual time comes to it.
+#[rstest]
+#[case::a_task("asyncio.create_task(later())", "still-broken")]
+#[case::a_timer("asyncio.get_running_loop().call_later(20, fail)", "still-broken")]
+#[case::a_thread("threading.Timer(1, fail).start()", "still-broken")]
+#[case::the_end_of_the_process("asyncio.get_running_loop().call_later(0.5, os._exit, 0)", "still-broken")]
+#[case::too_late("asyncio.get_running_loop().call_later(3600, fail)", "fixed")]
+#[case::a_heartbeat("kept.append(asyncio.create_task(beats()))", "fixed")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn what_fails_after_the_answer_is_still_raised(#[case] does: &str, #[case] expected: &str) {
+    let after = format!(
+        "import os\n\nasync def later():\n    await asyncio.sleep(1)\n    fail()\n\nasync def beats():\n    while True:\n        \
+         await asyncio.sleep(0.01)\n\nasync def ask(scope, receive, send):\n    {does}\n    await answer(send, 200)\n"
+    );
+    let (verdict, entry) = verdict(&after, &[]);
+    assert_eq!(verdict, expected, "{after}{entry:#}");
+}

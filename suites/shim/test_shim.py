@@ -1056,6 +1056,40 @@ class Logging(ShimCase):
         for number in 1, 2:
             self.assertEqual(self.told(shim, ("call", number, http_scope())), [("ignored", number, "ValueError", "lost")])
 
+    def test_timers_of_calls(self):
+        """The harness may ask when the next timer is due that a call has started."""
+        shim = self.run_app("""
+            import asyncio, threading
+            class HTTPException(Exception): pass
+            def flow(): raise HTTPException("gone")
+            async def beat():
+                while True: await asyncio.sleep(0.5)
+            beats = []
+            async def app(scope, receive, send):
+                loop = asyncio.get_running_loop()
+                if scope["type"] == "lifespan":
+                    beats.append(asyncio.create_task(beat()))
+                    await loop.create_future()
+                loop.call_later(1, lambda: 1 / 0)
+                loop.call_later(2, flow)
+                threading.Timer(3, int).start()
+                loop.call_later(0.1, int).cancel()
+            """)
+        shim.batch(("call", 1, {"type": "lifespan"}))
+        shim.batch(("call", 2, http_scope()))
+        due = []
+        for _ in range(4):
+            (due_now,) = [event[1] for event in shim.events(("timers", 2)) if event[0] == "due"]
+            due.append(due_now)
+            events, timer = [], 0
+            while due_now is not None and timer is not None and timer <= due_now:
+                timer, more = shim.batch(at=max(timer, shim.now))
+                events += more
+            told = [event[2] for event in events if event[0] == "unhandled"]
+            self.assertEqual(told, ["ZeroDivisionError"] if due_now == SECOND else [])
+        self.assertEqual(due, [SECOND, 2 * SECOND, 3 * SECOND, None])
+        self.assertEqual([event for event in shim.events(("timers", 3)) if event[0] == "due"], [("due", None)])
+
     def test_unhandled_without_exception(self):
         shim = self.run_app("""
             import asyncio, gc

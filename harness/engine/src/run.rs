@@ -75,8 +75,38 @@ pub async fn start_and_converse(
     Ok(finish(&recorder, target).await)
 }
 
+/// Like `converse_as`, and lets fire what clients have left behind them, where that costs no time.
+///
+/// # Errors
+/// When the harness could not do its work.
+pub async fn converse_to_the_end(
+    crowd: Concurrency,
+    steps: &[Step],
+    recorder: Recorder,
+    target: &dyn Target,
+) -> Result<Transcript, Error> {
+    client::perform(Script { steps, crowd }, &recorder, target).await?;
+    settle(&recorder, target).await;
+    target.await_aftermath(&recorder).await;
+    Ok(finish(&recorder, target).await)
+}
+
 /// Lets the application come to its end, and closes the transcript.
 pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
+    settle(recorder, target).await;
+    let service = target.service();
+    look_for_leftovers(recorder, target).await;
+    target.record_unretrieved(recorder);
+    // A busy served target that was not waited for to its end is not judged by its residue.
+    let is_cut_short = service.is_served() && is_busy(recorder, target);
+    let mut transcript = recorder.transcript();
+    transcript.service = service;
+    transcript.residue = target.residue().filter(|_| !is_cut_short);
+    transcript
+}
+
+/// Waits until the application is done with a run, within a limit.
+async fn settle(recorder: &Recorder, target: &dyn Target) {
     let mut pause = SETTLING_TIME;
     // Almost always all tasks are done as soon as each has had a turn.
     for _ in 0..SETTLING_TURNS {
@@ -92,14 +122,6 @@ pub async fn finish(recorder: &Recorder, target: &dyn Target) -> Transcript {
         sleep(pause).await;
         pause *= 2;
     }
-    look_for_leftovers(recorder, target).await;
-    target.record_unretrieved(recorder);
-    // A busy served target that was not waited for to its end is not judged by its residue.
-    let is_cut_short = service.is_served() && is_busy(recorder, target);
-    let mut transcript = recorder.transcript();
-    transcript.service = service;
-    transcript.residue = target.residue().filter(|_| !is_cut_short);
-    transcript
 }
 
 /// Records what the application holds of clients that are gone, once it has had the time to let it go. What it does because

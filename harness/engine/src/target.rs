@@ -198,6 +198,12 @@ pub trait Target: fmt::Debug + Sync {
         LeftBehind::default()
     }
 
+    /// Lets timers fire that the application has set for clients of a run that is over, as far as that takes no real time. Records
+    /// that the application ends meanwhile.
+    fn await_aftermath<'a>(&'a self, _run: &'a Recorder) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
     /// Records the exceptions of tasks and threads of a run that ends now which nothing in the application has asked for. What
     /// is recorded once is not recorded for a later run.
     fn record_unretrieved(&self, _run: &Recorder) {}

@@ -284,6 +284,15 @@ impl Target for Python {
         interpreter.map(|interpreter| interpreter.left_behind(run, is_last)).unwrap_or_default()
     }
 
+    fn await_aftermath<'a>(&'a self, run: &'a Recorder) -> BoxFuture<'a, ()> {
+        let interpreter = self.process().as_ref().map(|process| Arc::clone(&process.interpreter));
+        Box::pin(async move {
+            if let Some(interpreter) = interpreter {
+                interpreter.await_aftermath(run).await;
+            }
+        })
+    }
+
     fn record_unretrieved(&self, run: &Recorder) {
         if let Some(process) = self.process().as_ref() {
             process.interpreter.record_unretrieved(run);

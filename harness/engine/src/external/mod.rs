@@ -263,7 +263,7 @@ impl External {
             return Err(reason);
         }
         let (target, recorder) = (self.target.as_ref(), Recorder::new(case.plan(seed)));
-        let transcript = run::converse_as(case.crowd, &case.steps, recorder, target).await.map_err(failed)?;
+        let transcript = run::converse_to_the_end(case.crowd, &case.steps, recorder, target).await.map_err(failed)?;
         self.target.clear().await.map_err(failed)?;
         // One that fails before the trigger is the worst already, and may have waited for a blocked app.
         if !healthy.iter().any(|healthy| healthy.client.outcome().is_some_and(|outcome| !outcome.class.is_good())) {

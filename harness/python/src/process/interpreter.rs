@@ -16,7 +16,8 @@ use nix::unistd::{Pid, getpgid, getsid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     confinement::Confinement,
@@ -60,6 +61,13 @@ const AT_ONCE: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest answer: 20 MiB, for a message of 16 MiB, the most that a server takes, and what else the app does meanwhile.
 pub(super) const ANSWER_BYTES_MAX: usize = 20 << 20;
+
+/// How long timers that calls of a case have started may fire after its end. Virtual time.
+const AFTERMATH_LIMIT: Duration = Duration::from_secs(30);
+/// How many of them are waited for.
+const AFTERMATH_TIMERS_MAX: usize = 100;
+/// How many turns every task gets after each of them.
+const AFTERMATH_TURNS: usize = 4;
 
 /// From how many clients on it is looked whether the application keeps something of each; the shim has the same number.
 const CLIENTS_MIN: usize = 3;
@@ -264,6 +272,8 @@ struct RunningCalls {
     stays: BTreeSet<(Held, String)>,
     /// The exceptions of tasks and jobs that nothing has asked for yet.
     unretrieved: Unretrieved,
+    /// When the next timer is to fire of the calls that were last asked for, on its clock.
+    due: Option<u64>,
 }
 
 /// The exceptions of tasks and jobs of threads that nothing has asked for yet, by number, each with its call.
@@ -485,6 +495,44 @@ impl Interpreter {
         }
         let is_known = names.into_iter().all(|name| calls.stays.contains(&name));
         LeftBehind { found, is_known }
+    }
+
+    /// When the next timer fires that calls of a run have started, on the virtual clock.
+    fn next_timer_of(&self, run: &Recorder) -> Option<Instant> {
+        // Almost always there is none at all.
+        let has_none = self.timer.borrow().is_none();
+        let first = {
+            let mut calls = lock(&self.calls);
+            calls.exchanges.retain(|_, exchange| exchange.is_of(run));
+            calls.exchanges.keys().next().copied()
+        };
+        let first = first.filter(|_| !has_none && self.clock == Clock::Virtual)?;
+        self.tell(vec![command("timers", first, [])]);
+        lock(&self.calls).due.take().map(|at| self.instant(at))
+    }
+
+    /// As [`Target::await_aftermath`](relapse::target::Target::await_aftermath).
+    pub(crate) async fn await_aftermath(&self, run: &Recorder) {
+        if self.trouble().is_some() {
+            return;
+        }
+        let end = Instant::now() + AFTERMATH_LIMIT;
+        for _ in 0..AFTERMATH_TIMERS_MAX {
+            let Some(at) = self.next_timer_of(run).filter(|at| *at <= end) else { return };
+            sleep_until(at).await;
+            // The timer fires, and others do what follows.
+            for _ in 0..AFTERMATH_TURNS {
+                yield_now().await;
+            }
+            if let Some(trouble) = self.trouble() {
+                // The end of the process is the app's doing, as an exception would be.
+                let unhandled = Some(Box::new(Exception::new("SystemExit", trouble.message.clone())));
+                let what = EventKind::Logged { level: Level::Error, message: trouble.message, unhandled };
+                return lock(&self.calls).exchanges.values().next_back().into_iter().for_each(|exchange| {
+                    exchange.record(Actor::Application, what.clone());
+                });
+            }
+        }
     }
 
     /// As [`Target::record_unretrieved`](relapse::target::Target::record_unretrieved).
@@ -883,6 +931,10 @@ impl RunningCalls {
                 let (Some(number), Some(id)) = (call_id(parts.next()), call_id(parts.next())) else { return };
                 let exception = exception(&mut parts, &self.directory);
                 return drop(self.unretrieved.insert(number, (id, exception)));
+            }
+            "due" => {
+                let at = call_id(parts.next());
+                return self.due = at.and_then(|at| u64::try_from(at).ok());
             }
             "retrieved" => {
                 let number = call_id(parts.next());

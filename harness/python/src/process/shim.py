@@ -11,7 +11,7 @@ were fd 0 and fd 1 at the start.
     first     harness: dict of settings                  shim: dict about the app, see `introduce`
     batch     harness: (now_ns, [command, ...])          shim: (next_timer_ns or None, [event, ...])
 
-    commands  seed number            look id
+    commands  seed number            look id             timers id
               call id scope [event]                       give id event
               raise id receive|send type message
               sent id              credit id bytes        cancel id    forget id    stop
@@ -28,6 +28,7 @@ were fd 0 and fd 1 at the start.
               blocked id level ns frames                  stuck ns frames
               held                                        free
               leftover kind name frames ids
+              due timer_ns or None
               note kind example    fatal text
 
 In place of an answer comes None, again and again, while threads of the app are at work and the loop
@@ -47,6 +48,7 @@ need not wait for its messages: as many bytes of them as the harness is sure to 
 ends with the answer.  Where the settings ask for coverage, `blocks` numbers the blocks of a module and
 `reached` tells which of them a call has reached: see coverage.py.  `look` asks for a
 `leftover` for each thing that the app keeps of the calls from this number on, see `leaks.py`.
+`timers` asks when the next timer of these calls is `due`.
 On the real clock there is none, batches that come together share one answer,
 more answers follow when something happens later, and timers are in nanoseconds of the monotonic
 clock.
@@ -783,12 +785,13 @@ real_start = threading.Thread.start
 class Rest:
     """A thread that waits, for a lock, and to a time of the virtual clock if it has a limit."""
 
-    __slots__ = ("lock", "condition", "ident", "is_over", "is_late")
+    __slots__ = ("lock", "condition", "ident", "call", "is_over", "is_late")
 
     def __init__(self, lock, condition=None):
         self.lock = lock
         self.condition = condition
         self.ident = _thread.get_ident()
+        self.call = current_call.get()
         self.is_over = False
         self.is_late = False
 
@@ -1909,6 +1912,7 @@ class Session:
         self.stopping = False
         self.is_loaded = False
         self.leftovers = None
+        self.is_aftermath = False  # the harness waits for what is left of calls
         self.blocked = Blocked()
         limit = settings.get("blocked_limit") or BLOCKED_LIMIT
         self.blocked_limit = limit
@@ -2230,8 +2234,10 @@ class Session:
         exc = context.get("exception")
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return  # `run` has reported it
-        if self.loop._exception_handler is not None and (exc is None or is_flow(leaf(exc))):
-            return  # the app's own handler may know what it is
+        if self.loop._exception_handler is not None or self.is_aftermath:
+            # The app's own handler may know what it is, and a client that is gone explains it.
+            if exc is None or is_flow(leaf(exc)):
+                return
         context = context.get("context") or context  # of an app's handler that raised
         source = context.get("task") or context.get("future")
         call = getattr(source, "lockstep_call", None) or current_call.get()
@@ -2339,6 +2345,9 @@ class Session:
                     self.chance.sow(command[1])
             elif name == "look":
                 self.look_for_leftovers(self.leftovers.look, command[1])
+            elif name == "timers":
+                self.is_aftermath = True
+                self.events.append(("due", self.next_of_calls(command[1])))
             elif name == "stop":
                 self.stopping = True
                 self.stopped.set_result(None)
@@ -2349,6 +2358,7 @@ class Session:
         """Starts the app on a scope."""
         self.tap.install()
         self.watch_finalizers()
+        self.is_aftermath = False
         state = scope.get("state")
         if isinstance(state, dict):
             if scope.get("type") == "lifespan":
@@ -2365,6 +2375,17 @@ class Session:
             call.task = self.loop.create_task(call.run(self.app, scope, self.finished))
         finally:
             current_call.reset(token)
+
+    def next_of_calls(self, first):
+        """When the next timer is due that calls from this number on have started, or None."""
+        def is_of_calls(call):
+            return call is not None and call.id >= first and call.kind != "lifespan" and not call.forgotten
+
+        timers = [round(timer._when * 1e9) for timer in self.loop._scheduled
+                  if not timer._cancelled and timer._when < NEVER and is_of_calls(timer._context.get(current_call))]
+        rests = [until for until, _, rest in self.clock.due if not rest.is_over and is_of_calls(rest.call)]
+        due = min(timers + rests, default=None)
+        return None if due is None else due - self.clock.start_ns
 
     def finished(self, call):
         if self.calls.get(call.id) is call:
