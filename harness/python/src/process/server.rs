@@ -275,6 +275,8 @@ pub struct Server {
     /// Arguments of a case, beside those of the installation.
     arguments: Mutex<Vec<String>>,
     process: Mutex<ServerProcess>,
+    /// Held while a process takes the place of one that ended, so that clients that come together start one only.
+    succession: tokio::sync::Mutex<()>,
     /// The troubles with the ends of earlier processes.
     complaints: Mutex<Vec<String>>,
 }
@@ -316,7 +318,8 @@ impl Server {
             .map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
         let process = Mutex::new(launch(&installation, &[], port, directory.path()).await?);
         let (arguments, complaints) = (Mutex::default(), Mutex::default());
-        Ok(Server { installation, port, _reserved: reserved, directory, arguments, process, complaints })
+        let succession = tokio::sync::Mutex::new(());
+        Ok(Server { installation, port, _reserved: reserved, directory, arguments, process, succession, complaints })
     }
 
     /// Where it listens.
@@ -330,18 +333,21 @@ impl Server {
     /// # Errors
     /// When the next one does not start.
     pub async fn connect(&self, scribe: &ExchangeRecorder) -> Result<Option<Link>, AppError> {
-        let ended = {
-            let mut process = self.process();
-            let ended = process.group.child.try_wait().ok().flatten();
-            if ended.is_some() && process.told.is_some() {
-                // The case ended it, and goes on without it.
-                return Ok(None);
+        if self.has_ended() {
+            let _guard = self.succession.lock().await;
+            let ended = {
+                let mut process = self.process();
+                let ended = process.group.child.try_wait().ok().flatten();
+                if ended.is_some() && process.told.is_some() {
+                    // The case ended it, and goes on without it.
+                    return Ok(None);
+                }
+                ended.map(|status| format!("{} ended: {status}\n{}", self.installation.server, process.printed.last()))
+            };
+            if let Some(why) = ended {
+                scribe.record(Actor::Process, EventKind::Exited { why: why.trim_end().to_owned() });
+                self.launch_anew().await?;
             }
-            ended.map(|status| format!("{} ended: {status}\n{}", self.installation.server, process.printed.last()))
-        };
-        if let Some(why) = ended {
-            scribe.record(Actor::Process, EventKind::Exited { why: why.trim_end().to_owned() });
-            self.launch_anew().await?;
         }
         let ledger = Arc::clone(&self.process().ledger);
         let dialing = timeout(CONNECT_LIMIT, dial(self.address(), scribe.receiving()));
