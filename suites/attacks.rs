@@ -353,6 +353,23 @@ fn a_fake_fix_is_seen_through(#[case] attack: &Attack, #[case] more: &[&str]) {
     assert_eq!((got.as_str(), why.as_str()), ("fixed", ""));
 }
 
+/// A fix may move a route: a client that is sent elsewhere is not refused.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_route_may_move() {
+    let directory = tempfile::tempdir().unwrap();
+    let asks = "int(query(scope).get('n', 1))\n    await answer(send, 200)\n";
+    put(&directory.path().join("before"), &format!("async def ask(scope, receive, send):\n    {asks}"));
+    let moved =
+        "async def ask(scope, receive, send):\n    await answer(send, 308, headers=[(b'location', b'/well')])\n";
+    put(&directory.path().join("after"), moved);
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /ask\", query = \"n=x\" }]\n\
+                [expect]\naccept = [\"http 308\"]\n[symptom]\noutcome = \"http 500\"\n";
+    let (_, verdict, entry) =
+        run(directory.path(), case, &[&BOTH[..], &["--path", "GET /ask", "--path", "GET /well"]].concat());
+    assert_eq!(verdict, "fixed", "{entry:#}");
+}
+
 /// A fix that takes the route away repairs nothing, although the documentation of the app still lets clients in. A case that
 /// accepts just that refusal says so.
 #[rstest]

@@ -185,11 +185,7 @@ impl Attempts {
     fn with_steps(&mut self, source: HealthySource, steps: &[Step], outcome: Outcome) -> Option<HealthyClient> {
         match judged(source, outcome, steps) {
             HealthyClient::RefusedByDesign(outcome) => {
-                // One that is sent elsewhere is not refused.
-                let is_redirected = matches!(outcome.ending, Ending::Http { status: 300..=399, .. });
-                let refusal = asked(steps).filter(|_| !is_redirected).map(|asked| (asked, outcome.clone()));
-                self.admission.refused.extend(refusal);
-                self.refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+                self.refuse(asked(steps), outcome);
                 None
             }
             tried if source == HealthySource::Derived && is_let_in(&tried) => {
@@ -206,6 +202,14 @@ impl Attempts {
         }
     }
 
+    /// Notes a request that is refused. One that is sent elsewhere is not.
+    fn refuse(&mut self, request: Option<String>, outcome: Outcome) {
+        let is_redirected = matches!(outcome.ending, Ending::Http { status: 300..=399, .. });
+        let refused = request.filter(|_| !is_redirected).map(|request| (request, outcome.clone()));
+        self.admission.refused.extend(refused);
+        self.refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+    }
+
     /// Takes the outcome of the plainest request to a route; gives the client if it is let in.
     fn with_route(&mut self, route: &Route, outcome: Outcome) -> Option<HealthyClient> {
         self.hangs += usize::from(is_hang(&outcome));
@@ -216,8 +220,7 @@ impl Attempts {
         }
         let is_no_route = route.source == RouteSource::Guessed && is_unfound(&outcome);
         if !is_no_route && outcome.class.is_good() {
-            self.admission.refused.insert(request, outcome.clone());
-            self.refused.get_or_insert(HealthyClient::RefusedByDesign(outcome));
+            self.refuse(Some(request), outcome);
         } else if !is_no_route {
             self.failed.get_or_insert(HealthyClient::Tried(outcome));
         }

@@ -6,7 +6,10 @@ mod known;
 mod program;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -36,8 +39,8 @@ use relapse_simulate::{
 /// The application that performs the programs.
 const APPLICATION: &str = include_str!("../../../../fixtures/apps/programs.py");
 
-/// How many programs a server performs at the same time.
-const AT_ONCE: usize = 48;
+/// How many programs a server performs at the same time, and how many of those that it did not live through, again.
+const AT_ONCE: [usize; 3] = [48, 8, 1];
 
 /// How long nothing may move before a wait is taken for one without end. Daphne looks once a second whether its
 /// applications have failed.
@@ -185,17 +188,29 @@ async fn serve(
     let catch_up = || {
         served.server().running();
     };
-    let performing =
-        (0..).zip(programs).map(|(number, program)| client::perform(program, number, &served, patience, &catch_up));
-    let mut performing = stream::iter(performing).buffered(AT_ONCE);
-    let mut seen = Vec::new();
-    while let Some(observed) = performing.try_next().await? {
-        seen.push(observed);
-        if seen.len() % PROGRESS == 0 {
-            tell(&format!("{} of {} programs performed by {}", seen.len(), programs.len(), setup.server));
+    let performed = AtomicU64::new(0);
+    let mut seen: Vec<Option<Observed>> = vec![None; programs.len()];
+    // A program during which the server ended shows nothing of its own, unless it ends the server each time.
+    for at_once in AT_ONCE {
+        let (served, performed, catch_up) = (&served, &performed, &catch_up);
+        let left: Vec<(usize, &GeneratedApp)> = (0..).zip(programs).filter(|(at, _)| seen[*at].is_none()).collect();
+        let performing = left.into_iter().map(|(at, program)| async move {
+            // Each program has a number of its own, and so has each time it is performed.
+            let number = performed.fetch_add(1, Ordering::Relaxed);
+            let began = served.server().generation();
+            let observed = client::perform(program, number, served, patience, catch_up).await?;
+            let is_whole = began.is_some() && began == served.server().generation();
+            Ok::<_, Error>((at, observed, is_whole))
+        });
+        let mut performing = stream::iter(performing).buffered(at_once);
+        while let Some((at, observed, is_whole)) = performing.try_next().await? {
+            seen[at] = Some(observed).filter(|_| is_whole || at_once == 1);
+            let done = seen.iter().flatten().count();
+            if is_whole && done % PROGRESS == 0 {
+                tell(&format!("{done} of {} programs performed by {}", programs.len(), setup.server));
+            }
         }
     }
-    drop(performing);
     served.stop().await?;
-    Ok(seen)
+    Ok(seen.into_iter().flatten().collect())
 }

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
@@ -277,6 +280,8 @@ pub struct Server {
     process: Mutex<ServerProcess>,
     /// Held while a process takes the place of one that ended, so that clients that come together start one only.
     succession: tokio::sync::Mutex<()>,
+    /// How many processes have taken the place of another.
+    successors: AtomicUsize,
     /// The troubles with the ends of earlier processes.
     complaints: Mutex<Vec<String>>,
 }
@@ -318,8 +323,18 @@ impl Server {
             .map_err(|error| trouble(format!("no temporary files can be written: {error}")))?;
         let process = Mutex::new(launch(&installation, &[], port, directory.path()).await?);
         let (arguments, complaints) = (Mutex::default(), Mutex::default());
-        let succession = tokio::sync::Mutex::new(());
-        Ok(Server { installation, port, _reserved: reserved, directory, arguments, process, succession, complaints })
+        let (succession, successors) = (tokio::sync::Mutex::new(()), AtomicUsize::new(0));
+        Ok(Server {
+            installation,
+            port,
+            _reserved: reserved,
+            directory,
+            arguments,
+            process,
+            succession,
+            successors,
+            complaints,
+        })
     }
 
     /// Where it listens.
@@ -380,7 +395,13 @@ impl Server {
         let _ = self.process().group.end();
         let process = launch(&self.installation, &arguments, self.port, self.directory.path()).await?;
         *self.process() = process;
+        self.successors.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The process that runs, as its number among those that were started; `None` where it has ended.
+    pub fn generation(&self) -> Option<usize> {
+        (!self.has_ended()).then(|| self.successors.load(Ordering::Relaxed))
     }
 
     /// Lets it run with these arguments beside those of its installation; it is started anew where it runs with others.
