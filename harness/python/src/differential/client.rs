@@ -53,7 +53,7 @@ pub(super) async fn perform(
     target: &dyn Target,
     patience: Duration,
     catch_up: &(dyn Fn() + Sync),
-) -> Result<Observed, Error> {
+) -> Result<Performance, Error> {
     let stage = ProgramStage { number, target, patience };
     let recorder = Recorder::new(Plan { seed: program.seed, faults: Vec::new() });
     let mut peers: Vec<Option<ProgramClient>> = program.connections.iter().map(|_| None).collect();
@@ -105,7 +105,17 @@ pub(super) async fn perform(
     let clients = peers.iter().zip(NAMES).flat_map(|(peer, name)| client_lines(name, peer.as_ref()));
     let calls = NAMES.iter().enumerate().take(program.connections.len());
     let calls = calls.flat_map(|(at, name)| call_lines(name, at, &transcript));
-    Ok(Observed(clients.chain(report_lines(&report)).chain(calls).collect()))
+    let observed = Observed(clients.chain(report_lines(&report)).chain(calls).collect());
+    let is_opened = |at| program.moves.iter().any(|step| matches!(step, Move::Open(opened) if *opened == at));
+    let is_reached = peers.iter().enumerate().all(|(at, peer)| peer.is_some() || !is_opened(at));
+    Ok(Performance { observed, is_reached })
+}
+
+/// One performance of a program.
+pub(super) struct Performance {
+    pub(super) observed: Observed,
+    /// Whether something listened whenever a client connected.
+    pub(super) is_reached: bool,
 }
 
 /// Whether an act may make a server answer.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tempfile::TempDir;
 
+use self::client::Performance;
 pub use self::{
     client::Observed,
     program::{
@@ -163,7 +164,7 @@ async fn remember(
     let patience = patience(setup.server.software);
     let mut seen = Vec::new();
     for (number, program) in (0..).zip(programs) {
-        seen.push(client::perform(program, number, &python, patience, &|| {}).await?);
+        seen.push(client::perform(program, number, &python, patience, &|| {}).await?.observed);
         python.clear().await?;
         if seen.len() % PROGRESS == 0 {
             tell(&format!("{} of {} programs performed in memory", seen.len(), programs.len()));
@@ -198,8 +199,9 @@ async fn serve(
             // Each program has a number of its own, and so has each time it is performed.
             let number = performed.fetch_add(1, Ordering::Relaxed);
             let began = served.server().generation();
-            let observed = client::perform(program, number, served, patience, catch_up).await?;
-            let is_whole = began.is_some() && began == served.server().generation();
+            let Performance { observed, is_reached } =
+                client::perform(program, number, served, patience, catch_up).await?;
+            let is_whole = is_reached && began.is_some() && began == served.server().generation();
             Ok::<_, Error>((at, observed, is_whole))
         });
         let mut performing = stream::iter(performing).buffered(at_once);
