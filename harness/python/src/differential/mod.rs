@@ -208,7 +208,7 @@ async fn serve(
         while let Some((at, observed, is_whole)) = performing.try_next().await? {
             seen[at] = Some(observed).filter(|_| is_whole || at_once == 1);
             let done = seen.iter().flatten().count();
-            if is_whole && done % PROGRESS == 0 {
+            if is_whole && done.is_multiple_of(PROGRESS) {
                 tell(&format!("{done} of {} programs performed by {}", programs.len(), setup.server));
             }
         }
