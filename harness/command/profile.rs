@@ -87,7 +87,7 @@ pub(super) struct MeasureArgs {
     #[arg(long, value_name = "NAME")]
     like: Option<String>,
     /// Measure too what a server does only after a long time: how often it pings, how long it waits for a pong, and how long
-    /// for an application that never starts. That takes 75 s more.
+    /// for an application that never starts, or never answers a handshake. That takes 75 s more.
     #[arg(long)]
     slow: bool,
     /// Where the profile is written to; to standard output without it.
