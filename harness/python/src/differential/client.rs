@@ -57,8 +57,7 @@ pub(super) async fn perform(
     let stage = ProgramStage { number, target, patience };
     let recorder = Recorder::new(Plan { seed: program.seed, faults: Vec::new() });
     let mut peers: Vec<Option<ProgramClient>> = program.connections.iter().map(|_| None).collect();
-    let mut performed = [0; NAMES.len()];
-    let mut stands = [Stands::Parked; NAMES.len()];
+    let (mut performed, mut stands) = ([0; NAMES.len()], [Stands::Parked; NAMES.len()]);
     for step in &program.moves {
         match *step {
             Move::Open(at) => peers[at] = stage.open(program, at, recorder.scribe(at)).await?,
@@ -103,12 +102,15 @@ pub(super) async fn perform(
     let report = stage.ask(&format!("/report/{number}")).await?;
     let transcript = wait_for_calls(&recorder, &stands, patience, catch_up).await;
     let clients = peers.iter().zip(NAMES).flat_map(|(peer, name)| client_lines(name, peer.as_ref()));
-    let calls = NAMES.iter().enumerate().take(program.connections.len());
-    let calls = calls.flat_map(|(at, name)| call_lines(name, at, &transcript));
+    let names = NAMES.iter().enumerate().take(program.connections.len());
+    let calls = names.flat_map(|(at, name)| call_lines(name, at, &transcript));
     let observed = Observed(clients.chain(report_lines(&report)).chain(calls).collect());
-    let is_opened = |at| program.moves.iter().any(|step| matches!(step, Move::Open(opened) if *opened == at));
-    let is_reached = peers.iter().enumerate().all(|(at, peer)| peer.is_some() || !is_opened(at));
-    Ok(Performance { observed, is_reached })
+    Ok(Performance { observed, is_reached: is_reached(program, &peers) })
+}
+
+/// Whether each client that connected found something that listens.
+fn is_reached(program: &GeneratedApp, peers: &[Option<ProgramClient>]) -> bool {
+    program.moves.iter().all(|step| !matches!(step, Move::Open(at) if peers[*at].is_none()))
 }
 
 /// One performance of a program.
