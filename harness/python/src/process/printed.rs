@@ -97,7 +97,7 @@ KeyError";
             .filter_map(|line| traceback.take(line, Path::new("/srv/app")))
             .map(|exception| exception.located())
             .collect();
-        assert_eq!(found, ["RowError: no: row (jobs.py:7 in work)", "KeyError: "]);
+        assert_eq!(found, ["RowError: no: row (jobs.py:7 in work)", "KeyError"]);
     }
 
     #[test]
