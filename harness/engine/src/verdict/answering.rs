@@ -6,6 +6,7 @@ use relapse_core::{
     asgi::event::{Inbound, Outbound},
     judge::classify::Exchange,
     record::transcript::{EventKind, end_event, outer_event, server_event, step_event},
+    wire::frame::Frame,
 };
 
 /// Whether the client sent a message, and the service none since. Where the app is seen, its own order counts: what it sends
@@ -28,53 +29,37 @@ pub(super) fn is_answered_at(reading: &Exchange<'_>, position: usize) -> bool {
     has_answer(reading, asked..position + next.unwrap_or(to_come.len()))
 }
 
+fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
+    sender(what, reading) == Some(Sender::Client)
+}
+
 fn has_answer(reading: &Exchange<'_>, events: Range<usize>) -> bool {
-    reading.events[events].iter().any(|event| answers(&event.what, reading))
+    reading.events[events].iter().any(|event| sender(&event.what, reading) == Some(Sender::Service))
 }
 
 fn first(reading: &Exchange<'_>, is_it: impl Fn(&EventKind) -> bool) -> Option<usize> {
     reading.events.iter().position(|event| is_it(&event.what))
 }
 
-/// Whether an event is a message of the client: the one that the app gets, where the app is seen.
-fn asks(what: &EventKind, reading: &Exchange<'_>) -> bool {
-    match what {
-        EventKind::Received(Inbound::WebsocketReceive { .. }) => true,
-        EventKind::FrameSent(frame) => reading.machine().is_none() && frame.is_message(),
-        EventKind::ConnectionRefused
-        | EventKind::RequestSent { .. }
-        | EventKind::ResponseSeen(_)
-        | EventKind::BodySeen { .. }
-        | EventKind::FrameSeen(_)
-        | EventKind::MessageSeen(_)
-        | EventKind::Called { .. }
-        | EventKind::Received(_)
-        | EventKind::Sent(_)
-        | EventKind::CallRaised(_)
-        | EventKind::Returned
-        | EventKind::Raised(_)
-        | EventKind::Handled(_)
-        | EventKind::Logged { .. }
-        | EventKind::LeftBehind(_)
-        | step_event!()
-        | end_event!()
-        | server_event!()
-        | outer_event!() => false,
-    }
+/// Who sends a message in a session.
+#[derive(PartialEq)]
+enum Sender {
+    Client,
+    Service,
 }
 
-/// Whether an event is a message of the service: the one that the app sends, where the app is seen.
-fn answers(what: &EventKind, reading: &Exchange<'_>) -> bool {
+/// Who sends the message that an event tells: where the app is seen, the one that the app gets or sends.
+fn sender(what: &EventKind, reading: &Exchange<'_>) -> Option<Sender> {
+    let is_unseen = |frame: &Frame| reading.machine().is_none() && frame.is_message();
     match what {
-        EventKind::Sent(Outbound::WebsocketSend { .. }) => true,
-        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => {
-            reading.machine().is_none() && frame.is_message()
-        }
+        EventKind::Received(Inbound::WebsocketReceive { .. }) => Some(Sender::Client),
+        EventKind::Sent(Outbound::WebsocketSend { .. }) => Some(Sender::Service),
+        EventKind::FrameSent(frame) => is_unseen(frame).then_some(Sender::Client),
+        EventKind::FrameSeen(frame) | EventKind::MessageSeen(frame) => is_unseen(frame).then_some(Sender::Service),
         EventKind::ConnectionRefused
         | EventKind::RequestSent { .. }
         | EventKind::ResponseSeen(_)
         | EventKind::BodySeen { .. }
-        | EventKind::FrameSent(_)
         | EventKind::Called { .. }
         | EventKind::Received(_)
         | EventKind::Sent(_)
@@ -87,6 +72,6 @@ fn answers(what: &EventKind, reading: &Exchange<'_>) -> bool {
         | step_event!()
         | end_event!()
         | server_event!()
-        | outer_event!() => false,
+        | outer_event!() => None,
     }
 }

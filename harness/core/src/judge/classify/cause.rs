@@ -11,7 +11,7 @@ use crate::{
 
 impl<'a> Exchange<'a> {
     pub(super) fn cause(&self, ending: &Ending) -> Cause {
-        if self.has(|what| *what == EventKind::KeepaliveExpired) {
+        if self.has(|what| matches!(what, EventKind::KeepaliveExpired)) {
             return Cause::KeepaliveTimeout;
         }
         if self.is_cut_short() || self.is_cut_off_by_signal(ending) {
@@ -31,7 +31,7 @@ impl<'a> Exchange<'a> {
         if self.was_abandoned() {
             return Cause::ReturnedWithoutResponse;
         }
-        if self.has(|what| *what == EventKind::HandshakeExpired) {
+        if self.has(|what| matches!(what, EventKind::HandshakeExpired)) {
             return Cause::HandshakeTimeout;
         }
         match ending {
