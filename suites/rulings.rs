@@ -557,6 +557,28 @@ async def up(scope, receive, send):
     }
 }
 
+/// After a client that ended the app, no other is tried: each needs a new app, and may end that too after a long time.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn no_healthy_client_is_tried_after_one_that_ended_the_app() {
+    let directory = app("
+import os
+def end():
+    with open('calls.txt', 'a') as calls:
+        calls.write('x')
+    os._exit(3)
+
+async def down(scope, receive, send):
+    end()
+
+async def other(scope, receive, send):
+    end()
+");
+    let case = "summary = \"x\"\nstep = [{ request = \"GET /down\" }]\n[expect]\naccept = [\"ok\"]\n";
+    run(directory.path(), case, &["--target", "asgi:service:app", "--path", "GET /other"]);
+    assert_eq!(std::fs::read_to_string(directory.path().join("calls.txt")).unwrap(), "xx");
+}
+
 /// A wait for a type that a message only has as its text says which wait finds the message.
 #[test]
 #[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]

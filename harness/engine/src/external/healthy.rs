@@ -10,6 +10,7 @@ use crate::{
     service_file::ServiceFile,
 };
 use relapse_core::{
+    asgi::exception::Exception,
     client::{
         credential::Credential,
         step::{Action, AnswerReading, DEFAULT_LIMIT, Request, Step},
@@ -61,10 +62,10 @@ impl External {
         let mut attempts = Attempts::default();
         let derived = case.map_or_else(Vec::new, |case| self.derived(case, binding));
         for (source, steps) in self.stated(case, binding).into_iter().chain(derived) {
-            if self.clock() == Clock::Real && attempts.hangs > 0 {
+            if attempts.app_ended || (self.clock() == Clock::Real && attempts.hangs > 0) {
                 break;
             }
-            let outcome = self.fares(source, &steps, seed).await?;
+            let outcome = attempts.note(self.fares(source, &steps, seed).await?);
             if let Some(client) = attempts.with_steps(source, &steps, outcome) {
                 return Ok(Healthy { client, admission: attempts.admission });
             }
@@ -74,10 +75,10 @@ impl External {
                 is_harmless(route) && case.is_none_or(|case| route.is_websocket == opens_sessions(case))
             });
         for route in routes.take(ROUTES_MAX) {
-            if self.clock() == Clock::Real && attempts.hangs >= HANGS_MAX {
+            if attempts.app_ended || (self.clock() == Clock::Real && attempts.hangs >= HANGS_MAX) {
                 break;
             }
-            let outcome = self.greet(route, binding, seed).await?;
+            let outcome = attempts.note(self.visit(route, binding, seed).await?);
             if let Some(client) = attempts.with_route(route, outcome) {
                 return Ok(Healthy { client, admission: attempts.admission });
             }
@@ -145,13 +146,14 @@ impl External {
 
     /// How steps fare without any fault: the worst of their exchanges. A message that a case's own healthy client waits for
     /// and does not get is no answer. One that gets no answer at all says what it asked for, and how long it waited.
-    async fn fares(&self, source: HealthySource, steps: &[Step], seed: u64) -> Result<Outcome, Error> {
+    async fn fares(&self, source: HealthySource, steps: &[Step], seed: u64) -> Result<Fared, Error> {
         let plan = Plan { seed, faults: Vec::new() };
         let transcript = run::converse(steps, plan, self.target.as_ref()).await?;
         self.target.clear().await?;
         let readings = classify::readings(&transcript);
         let outcomes: Vec<Outcome> = readings.iter().map(|reading| outcome_of(source, reading)).collect();
-        Ok(classify::worst(&outcomes).expect("a healthy client opens an exchange").clone())
+        let outcome = classify::worst(&outcomes).expect("a healthy client opens an exchange").clone();
+        Ok(Fared { outcome, app_ended: readings.iter().any(shows_end_of_app) })
     }
 
     /// How the plainest request to a route fares.
@@ -159,11 +161,24 @@ impl External {
     /// # Errors
     /// When the harness could not do its work.
     pub async fn greet(&self, route: &Route, binding: &ServiceFile, seed: u64) -> Result<Outcome, Error> {
+        Ok(self.visit(route, binding, seed).await?.outcome)
+    }
+
+    async fn visit(&self, route: &Route, binding: &ServiceFile, seed: u64) -> Result<Fared, Error> {
         let authority = self.target.authority();
         let steps = route.greeting(self.derived_limit(REAL_LIMIT)).into_iter();
         let steps: Vec<Step> = steps.map(|step| translate::as_written(binding, &authority, step)).collect();
         self.fares(HealthySource::Derived, &steps, seed).await
     }
+}
+
+/// How a healthy client fared.
+#[derive(Debug)]
+struct Fared {
+    outcome: Outcome,
+    /// Whether the app ended meanwhile: it exits, or the harness ended it because it blocked its event loop for too long. A
+    /// new one takes its time to start, and so does the next block.
+    app_ended: bool,
 }
 
 /// The attempts to find a healthy client that is let in.
@@ -177,10 +192,18 @@ struct Attempts {
     decided: Option<HealthyClient>,
     /// How many got no answer.
     hangs: usize,
+    /// Whether one of them ended the app. Nothing else is asked then.
+    app_ended: bool,
     admission: Admission,
 }
 
 impl Attempts {
+    /// Notes whether an attempt ended the app, and gives its outcome.
+    fn note(&mut self, fared: Fared) -> Outcome {
+        self.app_ended |= fared.app_ended;
+        fared.outcome
+    }
+
     /// Takes the outcome of the case's own steps or the service file's; gives the client if it decides.
     fn with_steps(&mut self, source: HealthySource, steps: &[Step], outcome: Outcome) -> Option<HealthyClient> {
         match judged(source, outcome, steps) {
@@ -249,6 +272,16 @@ fn asked(steps: &[Step]) -> Option<String> {
 
 fn is_hang(outcome: &Outcome) -> bool {
     matches!(outcome.ending, Ending::Hang { .. })
+}
+
+/// Whether an exchange shows that the app's process ended: by an exception that left the app, or that nothing handled.
+fn shows_end_of_app(reading: &Exchange<'_>) -> bool {
+    let is_exit = |exception: &Exception| exception.type_name == "SystemExit";
+    reading.events.iter().any(|event| match &event.what {
+        EventKind::Raised(exception) => is_exit(exception),
+        EventKind::Logged { unhandled, .. } => unhandled.as_deref().is_some_and(is_exit),
+        _ => false,
+    })
 }
 
 fn outcome_of(source: HealthySource, reading: &Exchange<'_>) -> Outcome {
