@@ -48,7 +48,7 @@ enum Sender {
     Service,
 }
 
-/// Who sends the message that an event tells: where the app is seen, the one that the app gets or sends.
+/// The sender of the message that an event tells: where the app is seen, the one that the app gets or sends.
 fn sender(what: &EventKind, reading: &Exchange<'_>) -> Option<Sender> {
     let is_unseen = |frame: &Frame| reading.machine().is_none() && frame.is_message();
     match what {
