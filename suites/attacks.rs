@@ -4,7 +4,7 @@ use std::path::Path;
 
 use relapse::{
     case::{Case, Known},
-    verdict,
+    verdict_rules,
 };
 use relapse_core::{
     asgi::event::{Inbound, Outbound},
@@ -432,6 +432,6 @@ fn a_greeting_is_no_answer() {
     let mut transcript = converse(app, &profile("uvicorn-0.54"), &case.steps);
     transcript.service =
         relapse_core::record::service::Service::unknown(relapse_core::record::service::TargetKind::Python);
-    let result = verdict::alone(&case, &verdict::judge(transcript, HealthyClient::Absent));
+    let result = verdict_rules::alone(&case, &verdict_rules::judge(transcript, HealthyClient::Absent));
     assert!(matches!(result, Err((Verdict::Failed, Reason::Unanswered { .. }))), "{result:?}");
 }

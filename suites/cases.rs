@@ -11,7 +11,7 @@ use relapse::{
     discover::{Catalogue, servers},
     report::sequence::{self, SequenceDetail, SequenceLine, seconds},
     trial::Trial,
-    verdict,
+    verdict_rules,
 };
 use relapse_backend::{
     revision::Revision,
@@ -140,7 +140,7 @@ impl Seen {
         let run = BackendRunner::default().run(trial, revision, SEED).map_err(|error| format!("could not {error}"))?;
         let judgement = match version {
             Version::WithBug => reproduces(trial, &run),
-            Version::WithFix => verdict::alone(&trial.case, &run).map_err(|(_, reason)| reason),
+            Version::WithFix => verdict_rules::alone(&trial.case, &run).map_err(|(_, reason)| reason),
         };
         let mut checks: Vec<&str> = run.findings.iter().map(|finding| finding.check).collect();
         checks.dedup();
@@ -155,8 +155,8 @@ impl Seen {
 
 fn reproduces(trial: &Trial, run: &RunResult) -> Result<(), Reason> {
     let symptom = trial.case.symptom_behind(&trial.profile.name).expect("a case of the catalogue claims one");
-    verdict::all_faults_acted(&trial.case, run, Side::Before)?;
-    match verdict::differences(symptom, run).as_slice() {
+    verdict_rules::all_faults_acted(&trial.case, run, Side::Before)?;
+    match verdict_rules::differences(symptom, run).as_slice() {
         [] => Ok(()),
         differences => Err(Reason::NotShown(differences.to_vec())),
     }

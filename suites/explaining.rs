@@ -9,7 +9,7 @@ use relapse::{
     environment::Environment,
     explain::{Explanation, PossibleServers, UpgradePassage},
     trial::Trial,
-    verdict,
+    verdict_rules,
 };
 use relapse_backend::{
     revision::Revision,
@@ -101,7 +101,7 @@ fn explanations_have_the_real_cause() {
         let judged = runner.run(&trial, Revision::from(&trial.case.twin), 1).unwrap();
         let kind = PossibleServers { profiles: vec![profile(&trial.profile.name)], by: "its name" };
         for (exchange, outcome) in judged.outcomes.iter().enumerate() {
-            let reading = verdict::reading(&judged, exchange).unwrap();
+            let reading = verdict_rules::reading(&judged, exchange).unwrap();
             if !TOLD.contains(&outcome.cause) || outcome.class.is_good() {
                 continue;
             }

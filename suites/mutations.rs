@@ -9,7 +9,7 @@ use relapse::{
     discover::{Catalogue, servers},
     environment::Environment,
     trial::Trial,
-    verdict,
+    verdict_rules,
 };
 use relapse_backend::{
     revision::Revision,
@@ -67,7 +67,7 @@ fn every_break_turns_something_red() {
     for Runs { trial, before, after, shams } in &runs {
         let (case, profile) = (&trial.case, &trial.profile.name);
         let label = format!("{} behind {profile}", case.name);
-        let compare = |before, after| verdict(verdict::compare(case, profile, before, after));
+        let compare = |before, after| verdict(verdict_rules::compare(case, profile, before, after));
         assert_eq!(compare(before, after), Verdict::Fixed, "{label}");
         assert_ne!(compare(after, after), Verdict::Fixed, "a defect without effect: {label}");
         assert_eq!(compare(before, before), Verdict::StillBroken, "a repair that repairs nothing: {label}");
@@ -83,8 +83,8 @@ fn every_break_turns_something_red() {
                 shams.iter().map(|judged| (Verdict::StillBroken, blind(judged, name))).collect();
             let (case, profile) = (&trial.case, &trial.profile.name);
             let symptom = case.symptom_behind(profile).unwrap();
-            !verdict::differences(symptom, &blind(before, name)).is_empty()
-                || verdict::see_through(case, profile, &blind_shams).is_err()
+            !verdict_rules::differences(symptom, &blind(before, name)).is_empty()
+                || verdict_rules::see_through(case, profile, &blind_shams).is_err()
         });
         assert!(is_caught && goes_red, "nothing notices that {name} never has a finding");
         assert!(!runs.iter().any(|runs| complains(&runs.after)), "{name} has a finding with the fix");
@@ -105,7 +105,7 @@ fn a_closure_is_a_check() {
             upgraded.map(|reading| reading.violation("101", "an upgrade")).collect()
         },
     });
-    let judged = verdict::judge(transcript, HealthyClient::Absent);
+    let judged = verdict_rules::judge(transcript, HealthyClient::Absent);
     let finding = Finding {
         check: "no_upgrade",
         harm: Harm::Crash,

@@ -183,7 +183,7 @@ fn any_upgrade_request_gets_a_good_answer_on_the_repaired_revision() {
             let plan = Plan { seed, faults: Vec::new() };
             let asked = request.clone();
             let transcript = transcript(&runtime, &servers[server], &steps(request), plan);
-            let RunResult { outcome, findings, transcript, .. } = relapse::verdict::judge(
+            let RunResult { outcome, findings, transcript, .. } = relapse::verdict_rules::judge(
                 transcript,
                 relapse_core::judge::verdict::HealthyClient::Tried(control.clone()),
             );

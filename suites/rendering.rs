@@ -12,7 +12,7 @@ use relapse::{
     issue::Issue,
     report::sequence::SequenceDetail,
     trial::{Ran, Report, Trial},
-    verdict,
+    verdict_rules,
 };
 use relapse_backend::{
     revision::Revision,
@@ -71,7 +71,7 @@ fn the_table_where_not_everything_is_fixed() {
     // The same defect on both versions: what a repair that does nothing looks like.
     let unrepaired = BackendRunner::default().run(trial, Revision::from(&trial.case.twin), 1).unwrap();
     judgement.verdict = Verdict::StillBroken;
-    judgement.reason = Some(verdict::accepts(&trial.case, &unrepaired).unwrap_err());
+    judgement.reason = Some(verdict_rules::accepts(&trial.case, &unrepaired).unwrap_err());
     judgement.after = Some(unrepaired);
     check_page("table_still_broken", &render_table(&report, 150));
 }

@@ -67,7 +67,7 @@ fn a_judged_run_is_looked_at_once() {
     for (file, text) in files("harness", "rs") {
         let text = text.split("#[cfg(test)]").next().unwrap();
         match file.as_str() {
-            "harness/engine/src/verdict.rs" => {
+            "harness/engine/src/verdict_rules.rs" => {
                 assert_eq!(looks(text), 1, "{file} looks at a transcript where it becomes a judged run")
             }
             "harness/core/src/judge/check/mod.rs" => {

@@ -15,7 +15,7 @@ use relapse::{
     service_file::ServiceFile,
     target::Target as _,
     trial::Trial,
-    verdict,
+    verdict_rules,
 };
 use relapse_backend::{
     defect::Defect,
@@ -167,12 +167,14 @@ fn check_verdict(trial: &Trial, label: &str, mut judged: Vec<RunResult>) {
     let (case, profile) = (&trial.case, &trial.profile.name);
     let shams = judged.split_off(2);
     let (before, after) = (&judged[0], &judged[1]);
-    verdict::compare(case, profile, before, after).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
+    verdict_rules::compare(case, profile, before, after)
+        .unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
     let verdict = |sham: &RunResult| {
-        verdict::compare(case, profile, before, sham).map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
+        verdict_rules::compare(case, profile, before, sham).map_or_else(|(verdict, _)| verdict, |()| Verdict::Fixed)
     };
     let shams: Vec<_> = shams.into_iter().map(|sham| (verdict(&sham), sham)).collect();
-    verdict::see_through(case, profile, &shams).unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
+    verdict_rules::see_through(case, profile, &shams)
+        .unwrap_or_else(|(verdict, why)| panic!("{label}: {verdict}: {why}"));
 }
 
 #[rstest]

@@ -8,7 +8,7 @@ use relapse::{
     external::{External, Front, Version, Versions},
     service_file::ServiceFile,
     targets::Url,
-    verdict,
+    verdict_rules,
 };
 use relapse_core::{
     error::{AppError, Blame},
@@ -832,7 +832,7 @@ enum Shows {
 /// The verdict on the same runs when the case claims something else.
 fn judged_again(case: &Case, judgement: TrialResult) -> TrialResult {
     let (before, after) = (judgement.before.as_ref().unwrap(), judgement.after.as_ref().unwrap());
-    match verdict::compare(case, SERVER.0, before, after) {
+    match verdict_rules::compare(case, SERVER.0, before, after) {
         Ok(()) => judgement,
         Err((verdict, reason)) => TrialResult { verdict, reason: Some(reason), ..judgement },
     }

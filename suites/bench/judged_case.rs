@@ -8,7 +8,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{SinkExt, StreamExt};
 use mimalloc::MiMalloc;
-use relapse::{discover::servers, environment::Environment, hunt::Hunt, run, verdict};
+use relapse::{discover::servers, environment::Environment, hunt::Hunt, run, verdict_rules};
 use relapse_backend::{
     revision::Revision,
     runner::{self, ground},
@@ -42,7 +42,7 @@ fn one_case(runtime: &Runtime, steps: &[Step], control: &HealthyClient) -> Class
     let judged = runtime.block_on(async {
         let target = Embedded::launch(Revision::repaired(), Environment::Staging, profile, Transport::Memory, 1);
         let transcript = run::converse(steps, Plan { seed: 1, faults: Vec::new() }, &target).await;
-        verdict::judge(transcript.expect("memory has links"), control.clone())
+        verdict_rules::judge(transcript.expect("memory has links"), control.clone())
     });
     assert!(judged.findings.is_empty(), "{:?}", judged.findings);
     judged.outcome.class

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
-use relapse::{deadline::Deadline, discover::servers, run, service_file::ServiceFile, target::Target as _, verdict};
+use relapse::{
+    deadline::Deadline, discover::servers, run, service_file::ServiceFile, target::Target as _, verdict_rules,
+};
 use relapse_core::{
     client::step::{Action, Step},
     judge::{outcome::Class, verdict::HealthyClient},
@@ -73,7 +75,7 @@ impl Driven {
         let judged = self.runtime.block_on(async {
             let transcript = run::converse(&self.steps, Plan { seed: 1, faults: Vec::new() }, &self.target).await;
             self.target.clear().await.expect("nothing panicked");
-            verdict::judge(transcript.expect("memory has links"), HealthyClient::Absent)
+            verdict_rules::judge(transcript.expect("memory has links"), HealthyClient::Absent)
         });
         assert!(judged.findings.is_empty() && judged.outcome.class == Class::Served, "{:?}", judged.findings);
         black_box(judged);

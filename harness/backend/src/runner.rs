@@ -28,7 +28,7 @@ use relapse::{
     target::{IN_MEMORY, ProcessControl, Target},
     targets::connections::panic_text,
     trial::Trial,
-    verdict,
+    verdict_rules,
 };
 use relapse_core::{
     client::step::{Action, Awaited, Concurrency, Request, Step},
@@ -128,14 +128,14 @@ impl BackendRunner {
         let mut shams = Vec::with_capacity(case.shams.len());
         for sham in &case.shams {
             let run = self.run(trial, Revision::from(&sham.defects), seed)?;
-            let verdict = match verdict::compare(case, profile, &before, &run) {
+            let verdict = match verdict_rules::compare(case, profile, &before, &run) {
                 Ok(()) => Verdict::Fixed,
                 Err((verdict, _)) => verdict,
             };
             shams.push((verdict, run));
         }
-        let judged =
-            verdict::compare(case, profile, &before, &after).and_then(|()| verdict::see_through(case, profile, &shams));
+        let judged = verdict_rules::compare(case, profile, &before, &after)
+            .and_then(|()| verdict_rules::see_through(case, profile, &shams));
         let judged = judged.map(|()| Verdict::Fixed);
         Ok(TrialResult { shams, ..TrialResult::of(judged, Some(before), Some(after)) })
     }
@@ -277,7 +277,7 @@ fn judge_alone(case: &Case, run: Result<RunResult, Error>) -> TrialResult {
         Ok(judged) => judged,
         Err(error) => return TrialResult::inconclusive(Reason::Harness(format!("could not {error}"))),
     };
-    TrialResult::of(verdict::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
+    TrialResult::of(verdict_rules::alone(case, &judged).map(|()| Verdict::Passed), None, Some(judged))
 }
 
 /// Performs a case and its healthy client on a running target, and judges; all of it is one run with this memory.
@@ -317,7 +317,7 @@ pub async fn conduct(case: &Case, target: &dyn Target, seed: u64, memory: &RunMe
     }
     controls.push(control(target, seed, memory).await?);
     let worst = controls.iter().position(|outcome| outcome.class != Class::Served).unwrap_or(0);
-    Ok(verdict::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
+    Ok(verdict_rules::judge(transcript, HealthyClient::Tried(controls.swap_remove(worst))))
 }
 
 /// Whether a process that met a fault does not work once the fault is over.

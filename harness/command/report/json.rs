@@ -7,7 +7,7 @@ use serde::Serialize;
 use relapse::{
     case::ClaimedFix,
     trial::{Ran, Report, shell},
-    verdict::clause,
+    verdict_rules::clause,
 };
 use relapse_core::{
     judge::{

@@ -8,7 +8,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
 use relapse::{
     trial::{Ran, Report, shell},
-    verdict::clause,
+    verdict_rules::clause,
 };
 use relapse_core::judge::{
     outcome::{Class, Outcome},

@@ -1,7 +1,7 @@
 //! Reproduces WebSocket 1011s and HTTP 500s by their real mechanism, and shows whether a fix removes them.
 //!
 //! A [`Case`] is the steps of a client, the faults that act, and what is accepted. A [`Target`] is a service behind the
-//! edge. [`run`] performs a case on a target and gives a [`Transcript`]; [`verdict`] judges it; a [`Hunt`] generates cases
+//! edge. [`run`] performs a case on a target and gives a [`Transcript`]; [`verdict_rules`] judges it; a [`Hunt`] generates cases
 //! of its own, and keeps the smallest that fails.
 //!
 //! | modules | hold |
@@ -11,7 +11,7 @@
 //! | [`client`], [`run`] | the client, and a run of its steps |
 //! | [`target`], [`targets`], [`upstream`] | the trait [`Target`], a server behind a URL, and how its address is parsed and dialed |
 //! | [`check`] | properties of a run, re-exported from `relapse_core`; a service can add its own |
-//! | [`verdict`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
+//! | [`verdict_rules`], [`explain`], [`external`], [`trial`] | the verdict on a case, on any target |
 //! | [`hunt`] | generated cases, shrinking, reproducers |
 //! | [`corpus`] | small services with one mistake each, which measure what a hunt finds |
 //! | [`mod@conform`] | the frame cases of RFC 6455 on a target |
@@ -58,7 +58,7 @@ mod tls;
 pub mod trial;
 pub mod upstream;
 pub mod validate;
-pub mod verdict;
+pub mod verdict_rules;
 
 pub use case::Case;
 pub use discover::{Catalogue, servers};

@@ -19,7 +19,7 @@ use relapse_core::{
     client::credential::{Credential, Form, Presented},
     error::{AppError, Blame, Error},
     fault::Place,
-    judge::shutdown,
+    judge::lifespan,
     plan::Plan,
     record::{
         code::Blocks,
@@ -85,7 +85,7 @@ impl AppProcess {
             self.lifespan.filter(|_| self.interpreter.trouble().is_none())?;
         let _ = stop.send(());
         let _ = life.wait_for(|life| *life == Life::Exited).await;
-        shutdown::complaint(recorder.transcript().events.iter().map(|event| &event.what))
+        lifespan::complaint(recorder.transcript().events.iter().map(|event| &event.what))
     }
 }
 

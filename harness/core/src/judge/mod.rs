@@ -4,6 +4,6 @@ pub mod cause;
 pub mod check;
 pub mod classify;
 pub mod harm;
+pub mod lifespan;
 pub mod outcome;
-pub mod shutdown;
 pub mod verdict;

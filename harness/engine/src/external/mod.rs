@@ -18,7 +18,7 @@ use crate::{
     run,
     service_file::ServiceFile,
     target::Target,
-    verdict,
+    verdict_rules,
 };
 use relapse_core::{
     client::{
@@ -275,7 +275,7 @@ impl External {
             is_routed: self.is_routed(case),
         };
         let control = worst(healthy.into_iter().map(|healthy| healthy.client).collect());
-        Ok(RunResult { admission, ..verdict::judge(transcript, control) })
+        Ok(RunResult { admission, ..verdict_rules::judge(transcript, control) })
     }
 
     /// Whether the app has a route for the first request of a case; `None` where it does not tell its routes.
@@ -292,7 +292,7 @@ impl External {
     /// The possible causes of the outcome of a run of this case.
     fn explain(&self, case: &Case, judged: &RunResult) -> Option<Explanation> {
         let at = judged.outcomes.iter().position(|outcome| *outcome == judged.outcome)?;
-        let explanation = self.kind.explain(&verdict::reading(judged, at)?, &judged.outcome.ending)?;
+        let explanation = self.kind.explain(&verdict_rules::reading(judged, at)?, &judged.outcome.ending)?;
         // The upgrade of a healthy client arrived. That proves nothing about another path.
         match shares_path(case) && judged.control.outcome().is_some_and(is_session) {
             true => explanation.of_arrived(),
@@ -348,7 +348,9 @@ impl Version {
                 let judged = external.conduct(&translated, binding, seed).await?;
                 Ok((translated, judged))
             }
-            Version::NotStarted { kind, trouble } => Ok((case.clone(), verdict::not_started(case, *kind, trouble))),
+            Version::NotStarted { kind, trouble } => {
+                Ok((case.clone(), verdict_rules::not_started(case, *kind, trouble)))
+            }
         }
     }
 }
@@ -370,7 +372,7 @@ impl Versions {
             afters.push(self.after.run(case, &self.binding, seed).await?);
         }
         let Some(version) = &self.before else {
-            let (after, others, result) = decisive(afters, verdict::alone);
+            let (after, others, result) = decisive(afters, verdict_rules::alone);
             let tries = Tries { before: None, after, others };
             return Ok(self.judgement(case, tries, result.map(|()| Verdict::Passed), None));
         };
@@ -381,13 +383,13 @@ impl Versions {
         let like = version.running().map_or(DEFAULT_PROFILE, External::like);
         let symptom = afters.first().and_then(|(case, _)| case.symptom_behind(like));
         let showing: Vec<usize> = (0..befores.len())
-            .filter(|&at| symptom.is_some_and(|symptom| verdict::differences(symptom, &befores[at]).is_empty()))
+            .filter(|&at| symptom.is_some_and(|symptom| verdict_rules::differences(symptom, &befores[at]).is_empty()))
             .collect();
         let in_runs = showing.len();
         let before = befores.swap_remove(showing.first().copied().unwrap_or(0));
         let others: Exercised = befores.iter().map(Exercised::by).sum();
         let (after, other_afters, result) =
-            decisive(afters, |case, after| verdict::compare(case, like, &before, after));
+            decisive(afters, |case, after| verdict_rules::compare(case, like, &before, after));
         let shown = (repeat > 1).then_some(Frequency { in_runs, of_runs: repeat });
         let tries = Tries { before: Some(before), after, others: others + other_afters };
         Ok(self.judgement(case, tries, result.map(|()| Verdict::Fixed), shown))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Found, Ground, Played};
-use crate::verdict::{handled, own_exception};
+use crate::verdict_rules::{handled, own_exception};
 use relapse_core::{
     asgi::exception::Exception,
     judge::{

@@ -8,7 +8,7 @@ use crate::{
     case::{Accepted, Case, KnownFinding, Origin, ServerArguments, Symptom},
     defects::Defects,
     trial::Trial,
-    verdict::judge,
+    verdict_rules::judge,
 };
 use relapse_core::{
     client::step::Step,

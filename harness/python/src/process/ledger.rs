@@ -25,7 +25,7 @@ use relapse_core::{
         value::Value,
     },
     error::AppError,
-    judge::shutdown,
+    judge::lifespan,
     record::transcript::{Actor, EventKind, Level},
     wire::head::RequestHead,
 };
@@ -223,7 +223,7 @@ impl WitnessLog {
     pub(super) fn complaint_of_the_end(&self) -> Option<String> {
         let mut book = self.shared.book();
         book.take_all();
-        shutdown::complaint(&book.lived)
+        lifespan::complaint(&book.lived)
     }
 
     /// Takes a line that the process printed past its witness: a panic of a library in Rust is told for the process.
