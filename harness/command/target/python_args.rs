@@ -10,13 +10,13 @@ use relapse::{
     deadline::Deadline,
     discover::{Catalogue, servers_named},
     files::{FileLimit, read_text},
-    recording::{Recorded, is_secret, learn as learn_routes},
+    recording::{Recorded, learn as learn_routes},
     route::Route,
     trial::{add_option, option, shell},
 };
 use relapse_core::{
     error::{AppError, Blame},
-    record::redact::{KnownSecret, password_in_url},
+    record::redact::{KnownSecret, holds_secret, password_in_url},
 };
 use relapse_python::process::{
     BLOCKED_LIMIT, CodeCoverage, Epoch, InterpreterOrigin, LifespanMode, MEMORY_LIMIT,
@@ -186,7 +186,7 @@ impl PythonArgs {
     pub(crate) fn secrets(&self) -> Vec<KnownSecret> {
         let mut secrets = Vec::new();
         for (name, value) in &self.env {
-            if is_secret(name) {
+            if holds_secret(name) {
                 secrets.push(KnownSecret::named(name, value));
             } else if let Some(password) = password_in_url(value) {
                 secrets.push(KnownSecret::named(name, password));
@@ -203,7 +203,7 @@ impl PythonArgs {
             add_option(&mut arguments, name, path.display());
         }
         for (name, value) in &self.env {
-            arguments.extend(match is_secret(name) || password_in_url(value).is_some() {
+            arguments.extend(match holds_secret(name) || password_in_url(value).is_some() {
                 true => option("--env", format!("{name}=\"${name}\"")),
                 // As a word of its own it would be taken from the environment.
                 false if *value == format!("\"${name}\"") => vec![format!("--env={name}={value}")],

@@ -17,6 +17,7 @@ use relapse_core::{
         credential::CredentialPlace,
         step::{Action, Request, Step},
     },
+    record::redact::{holds_secret, holds_secret_in_head},
     wire::percent,
 };
 
@@ -70,24 +71,6 @@ const STANDARD: [&str; 29] = [
     "x-real-ip",
     ":",
 ];
-
-/// Substrings that mark a name as a credential's; and further ones for names in a head only.
-const SECRET: [&str; 11] = [
-    "api_key",
-    "apikey",
-    "authorization",
-    "credential",
-    "jwt",
-    "passphrase",
-    "passwd",
-    "password",
-    "secret",
-    "ticket",
-    "token",
-];
-/// Ends of such names that are too short to be looked for everywhere.
-const SECRET_ENDS: [&str; 6] = ["_auth", "_dsn", "_key", "_pass", "_pat", "_pwd"];
-const SECRET_IN_HEAD: [&str; 7] = ["auth", "bearer", "cookie", "csrf", "key", "session", "signature"];
 
 /// From how many characters on a subprotocol is no name.
 const OFFER_LENGTH_MAX: usize = 64;
@@ -231,7 +214,7 @@ impl Recorded {
         let fields = text.split('&').map(|field| {
             let name = form_urlencoded::parse(field.as_bytes()).next().map(|(name, _)| name.into_owned());
             match (field.split_once('='), name) {
-                (Some((written, _)), Some(name)) if is_secret(&name) => {
+                (Some((written, _)), Some(name)) if holds_secret(&name) => {
                     self.left_out.insert(name);
                     format!("{written}={LEFT_OUT}")
                 }
@@ -244,8 +227,7 @@ impl Recorded {
     fn parameters(&mut self, pairs: impl Iterator<Item = (String, String)>) -> Vec<Parameter> {
         let mut parameters = Vec::new();
         for (name, good) in pairs {
-            let lower = name.to_ascii_lowercase();
-            if is_secret(&name) || SECRET_IN_HEAD.iter().any(|secret| lower.contains(secret)) {
+            if holds_secret_in_head(&name) {
                 self.left_out.insert(name);
             } else {
                 parameters.push(Parameter { name, is_required: true, good });
@@ -282,18 +264,12 @@ fn may_carry_credential(offer: &str) -> bool {
     forms.any(|form| offer.starts_with(form)) || offer.len() > OFFER_LENGTH_MAX
 }
 
-/// Whether what stands under this name is a credential.
-pub fn is_secret(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    SECRET.iter().any(|secret| lower.contains(secret)) || SECRET_ENDS.iter().any(|end| lower.ends_with(end))
-}
-
 /// Puts something else in the place of every credential; the names that they stood under are kept.
 fn leave_out(value: &mut Json, names: &mut BTreeSet<String>) {
     match value {
         Json::Object(entries) => {
             for (key, value) in entries {
-                if is_secret(key) && !value.is_object() && !value.is_array() {
+                if holds_secret(key) && !value.is_object() && !value.is_array() {
                     names.insert(key.clone());
                     *value = LEFT_OUT.into();
                 } else {

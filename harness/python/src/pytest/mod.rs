@@ -7,7 +7,7 @@ mod connection;
 mod literal;
 
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
-use relapse::{Found, recording::is_secret};
+use relapse::Found;
 use relapse_core::{
     judge::{
         cause::Cause,
@@ -16,7 +16,7 @@ use relapse_core::{
         outcome::{Class, Ending},
         verdict::{HealthyClient, Rule},
     },
-    record::redact::password_in_url,
+    record::redact::{holds_secret, password_in_url},
 };
 use relapse_simulate::profile::Profile;
 use serde::Serialize;
@@ -151,7 +151,7 @@ fn variable(variable: &(String, String)) -> (&str, String) {
 
 /// Whether the value of a variable is a secret, or has a password in it.
 fn is_kept_out((name, value): &(String, String)) -> bool {
-    is_secret(name) || password_in_url(value).is_some()
+    holds_secret(name) || password_in_url(value).is_some()
 }
 
 /// The properties that do not hold, as far as the application's own events show it.

@@ -21,11 +21,12 @@ const IN_PATH: &AsciiSet =
 
 /// Every form of a secret, each once. None is empty.
 pub(super) fn forms(secret: &str) -> BTreeSet<String> {
-    let mut forms = BTreeSet::from([secret.to_owned()]);
+    let mut forms: BTreeSet<String> = markup(secret).into_iter().chain([secret.to_owned()]).collect();
     for _ in 0..NESTED_MAX {
         let escaped: Vec<String> = forms.iter().flat_map(|form| ESCAPES.map(|escape| escape(form))).collect();
         forms.extend(escaped);
     }
+    forms.extend([json(secret), python(secret)].iter().flat_map(|text| markup(text)));
     forms.extend(percent(secret));
     if secret.len() >= ENCODED_BYTES_MIN {
         forms.extend(base64(secret));
@@ -123,6 +124,15 @@ fn python(secret: &str) -> String {
     text
 }
 
+/// As a part of HTML or XML, with or without references for quotation marks and apostrophes (HTML Living Standard section 13.3,
+/// XML 1.0 section 2.4).
+fn markup(secret: &str) -> Vec<String> {
+    let text = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let quotes = ["\"", "&quot;", "&#34;"].into_iter();
+    let pairs = quotes.flat_map(|quote| ["'", "&#x27;", "&#39;", "&apos;"].map(|apostrophe| (quote, apostrophe)));
+    pairs.map(|(quote, apostrophe)| text.replace('"', quote).replace('\'', apostrophe)).collect()
+}
+
 /// Percent-encoded as encoders of whole components, of queries, of paths and of forms do it, with digits of either case.
 fn percent(secret: &str) -> Vec<String> {
     let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
@@ -183,6 +193,9 @@ mod tests {
     #[case::path("/reset/pa%22ss/w+rd%20%C3%A9%5C~1")]
     #[case::form("key=pa%22ss%2Fw%2Brd+%C3%A9%5C%7E1")]
     #[case::hexadecimal("70612273732f772b726420c3a95c7e31")]
+    #[case::html(r"<b>pa&quot;ss/w+rd é\~1</b>")]
+    #[case::json_in_html(r"<pre>{&#34;key&#34;:&#34;pa\&#34;ss/w+rd é\\~1&#34;}</pre>")]
+    #[case::html_in_json(r#"{"page":"<b>pa&#34;ss/w+rd \u00e9\\~1</b>"}"#)]
     fn a_form_of_the_secret_is_known(#[case] text: &str) {
         assert!(forms(SECRET).iter().any(|form| text.contains(form.as_str())), "{:#?}", forms(SECRET));
     }

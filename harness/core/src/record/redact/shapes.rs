@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex, bytes};
 
+use super::names;
+
 /// A value with fewer characters is shown: it is more often a word than a secret.
 const VALUE_CHARACTERS_MIN: usize = 8;
 /// A value with so many characters counts as a secret even if it is only letters of one case.
@@ -34,15 +36,12 @@ struct SecretShape {
     parts: Option<bytes::Regex>,
 }
 
-/// Parts of the names of parameters, keys and variables whose values are secrets.
-const KEYS: &str = "token|secret|passw(?:or)?d|passphrase|pwd|api[_-]?key|apikey|access[_-]?key|private[_-]?key|\
-                    signature|credential|session[_-]?id|sessid|auth|ticket|otp|jwt";
-
 /// Parts of a path behind which a token stands.
 const PATHS: &str = "reset|password|verif(?:y|ication)|confirm(?:ation)?|invit(?:e|ation)|activat(?:e|ion)|magic|\
                      unsubscribe|token|share|sso|callback";
 
 static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
+    let keys = names::suspicious();
     vec![
         // A private key in PEM (RFC 7468 section 10).
         SecretShape::new(
@@ -76,13 +75,13 @@ static SHAPES: LazyLock<Vec<SecretShape>> = LazyLock::new(|| {
         SecretShape::new(
             Certainty::LooksRandom,
             &format!(
-                r#"(?i-u)[?&][0-9A-Za-z_.-]*(?:{KEYS})[0-9A-Za-z_.-]*(?:=|%3D)(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
+                r#"(?i-u)[?&][0-9A-Za-z_.-]*(?:{keys})[0-9A-Za-z_.-]*(?:=|%3D)(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
             ),
         ),
         SecretShape::new(
             Certainty::HasDigits,
             &format!(
-                r#"(?i-u)(?:{KEYS})[0-9A-Za-z_.-]*(?:\\?["']?[ \t\r\n]*(?:=|:|%3D)[ \t\r\n]*\\?["']?|\\?["'][ \t\r\n]*,[ \t\r\n]*b?\\?["'])(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
+                r#"(?i-u)(?:{keys})[0-9A-Za-z_.-]*(?:\\?["']?[ \t\r\n]*(?:=|:|%3D)[ \t\r\n]*\\?["']?|\\?["'][ \t\r\n]*,[ \t\r\n]*b?\\?["'])(?P<value>[^ \t\r\n&;,"'\\<>#}})]+)"#
             ),
         ),
         // Tokens in paths, as in `/reset/…`.
