@@ -92,6 +92,9 @@ pub struct Parameter {
 /// The form of a route that a user names.
 const FORM: &str = "write it as in `ws:/path`, or as in `GET /path?name=value`";
 
+/// The value of a parameter of a path of which nothing but the name is known.
+const UNKNOWN_GOOD: &str = "1";
+
 /// The methods whose requests have a body.
 const WITH_BODY: [&str; 3] = ["POST", "PUT", "PATCH"];
 
@@ -183,7 +186,10 @@ impl Route {
     pub fn good_request(&self, method: &str) -> Request {
         let path = self.filled(|name| {
             let known = self.params.iter().find(|parameter| parameter.name == name);
-            percent::encoded(known.map_or("1", |parameter| &parameter.good).as_bytes(), percent::RESERVED_IN_PATH)
+            percent::encoded(
+                known.map_or(UNKNOWN_GOOD, |parameter| &parameter.good).as_bytes(),
+                percent::RESERVED_IN_PATH,
+            )
         });
         let mut request = Request { path, client: ClientStrictness::Library, ..Request::standard(method, "/") };
         request.offers.clone_from(&self.offers);
@@ -205,13 +211,30 @@ impl Route {
         request
     }
 
+    /// Whether it reads anything from the path, the query, headers or cookies.
+    pub fn has_parameters(&self) -> bool {
+        let places = [&self.params, &self.query, &self.headers, &self.cookies];
+        self.path.contains('{') || places.iter().any(|parameters| !parameters.is_empty())
+    }
+
+    /// The parameters of its path of which nothing but the name is known.
+    pub fn unknown_params(&self) -> Vec<Parameter> {
+        let mut unknown = Vec::new();
+        self.filled(|name| {
+            if !self.params.iter().any(|parameter| parameter.name == name) {
+                unknown.push(Parameter { name: name.to_owned(), is_required: true, good: UNKNOWN_GOOD.to_owned() });
+            }
+            Vec::new()
+        });
+        unknown
+    }
+
     /// Whether something in a visit can be varied there: a session, a parameter, a body, or what its code names.
     pub fn takes_something(&self) -> bool {
         let texts = [&self.words, &self.messages];
-        let parameters = [&self.params, &self.query, &self.headers, &self.cookies];
         self.is_websocket
+            || self.has_parameters()
             || texts.iter().any(|texts| !texts.is_empty())
-            || parameters.iter().any(|parameters| !parameters.is_empty())
             || !self.numbers.is_empty()
             || !self.content_type.is_empty()
     }

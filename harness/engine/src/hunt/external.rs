@@ -104,7 +104,7 @@ const FAVORED: u32 = 3;
 
 /// How much more weight a route has that takes something which can be varied. One of a library that only serves a page or a
 /// document takes nothing.
-const VARIABLE: u32 = 4;
+const VARIABLE: u32 = 8;
 
 /// The words of a target, where these routes are favored.
 #[derive(Clone, Copy)]
@@ -344,18 +344,17 @@ impl ExternalTarget {
         })
     }
 
-    /// The route that a step visits, as it is told.
-    pub(super) fn route_of(&self, step: &Step) -> Option<String> {
+    /// The route that a step visits.
+    pub(super) fn route_of(&self, step: &Step) -> Option<&Route> {
         let (request, is_upgrade) = match &step.act {
             Action::Open(request) => (request, true),
             Action::Request(request) => (request, false),
             _ => return None,
         };
-        let route = self.routes.iter().find(|route| {
+        self.routes.iter().find(|route| {
             let is_taken = if is_upgrade { route.is_websocket } else { route.takes(&request.method) };
             is_taken && route.has_path(&request.path)
-        });
-        route.map(ToString::to_string)
+        })
     }
 
     /// Where faults can act.

@@ -1,6 +1,7 @@
 //! Searches for failures without a report: draws scripts and plans, runs them, judges, shrinks each that fails, and
 //! keeps it as a reproducer, which is a case like any other.
 
+mod alike;
 mod complaint;
 mod determinism;
 mod external;
@@ -407,7 +408,7 @@ impl Hunt {
         let new = foreign.draw_favoring(seed, &aim, &learnt.favored);
         let choices = Choices::of(seed).fork("steering");
         match learnt.parent(choices) {
-            Some(parent) => (vary(choices, self.draw(parent, steering).0, new), seed),
+            Some(parent) => (vary(choices, self.draw(parent, steering).0, new, foreign), seed),
             None => (new, seed),
         }
     }

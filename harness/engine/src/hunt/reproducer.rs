@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{GeneratedCase, Hunt, On, Worker};
 use crate::{
-    case::{Accepted, Case, KnownFinding, Origin, ServerArguments, Symptom},
+    case::{Accepted, Case, ExceptionClaim, KnownFinding, Origin, PlaceClaim, ServerArguments, Symptom},
     defects::Defects,
     trial::Trial,
-    verdict_rules::judge,
+    verdict_rules::{exceptions, judge},
 };
 use relapse_core::{
     client::step::Step,
@@ -16,7 +16,7 @@ use relapse_core::{
     judge::{
         check,
         outcome::Class,
-        verdict::{FindingKey, HealthyClient, Rule, RunResult},
+        verdict::{FindingKey, HealthyClient, RaisedAt, Rule, RunResult},
     },
     record::transcript::Transcript,
 };
@@ -44,7 +44,8 @@ impl Worker<'_> {
         };
         let On::BuiltIn(runner) = &self.on else {
             if let Some(transcript) = seen.filter(|transcript| !transcript.events.is_empty()) {
-                case.symptom = Some(symptom(&judge(transcript.clone(), HealthyClient::Absent)));
+                let judged = judge(transcript.clone(), HealthyClient::Absent);
+                case.symptom = Some(Symptom { exception: claimed(key, &judged), ..symptom(&judged) });
             }
             return Ok(case);
         };
@@ -132,7 +133,7 @@ fn outline(hunt: &Hunt, key: &FindingKey, drawn: &GeneratedCase, seed: u64) -> C
 /// The routes of an application that is hunted on by them, as these steps visit them, each once.
 fn visited(hunt: &Hunt, steps: &[Step]) -> Vec<String> {
     let Some(foreign) = hunt.ground.external() else { return Vec::new() };
-    let opened = steps.iter().filter_map(|step| foreign.route_of(step));
+    let opened = steps.iter().filter_map(|step| foreign.route_of(step)).map(ToString::to_string);
     opened.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
@@ -154,6 +155,21 @@ fn symptom(judged: &RunResult) -> Symptom {
         found_by,
         ..Symptom::default()
     }
+}
+
+/// The exception behind a finding as a claim, with its file and its function; without its line, which moves with every change.
+fn claimed(key: &FindingKey, judged: &RunResult) -> Option<ExceptionClaim> {
+    let raised_at = key.site.as_ref()?.exception.as_ref()?;
+    let exception = exceptions(judged).into_iter().find(|exception| RaisedAt::from(*exception) == *raised_at)?;
+    let claim: ExceptionClaim = exception.type_name.parse().ok()?;
+    let place = exception.place.as_ref().map(|place| PlaceClaim {
+        file: Some(place.file.clone()),
+        line: None,
+        function: Some(place.function.clone()),
+    });
+    // A place that a case file cannot state, such as one of a generated file, is left out.
+    let place = place.filter(|place| place.to_string().parse().as_ref() == Ok(place));
+    Some(ExceptionClaim { place, ..claim })
 }
 
 /// The text of a finding as a part of a file's name.

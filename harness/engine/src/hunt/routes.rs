@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::alike::{give_other_body, with_other_values};
 use super::generate::{Oddity, PlainRequest, Session, give_header, header, millis, one_of, step};
 use super::values::{message, odd, spoilt_body, spoilt_message, spoilt_pairs, word};
 use crate::route::{Parameter, Route, push_query};
@@ -96,6 +97,9 @@ fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
         if !route.messages.is_empty() && choices.fork("other body").happens(1, 2) {
             route.give_body(&mut request, &choices.fork("which body").one(&route.messages));
         }
+        if choices.fork("other values").happens(1, 2) {
+            give_other_body(choices.fork("alike"), route, &mut request);
+        }
         if choices.fork("odd body").happens(1, 2) {
             spoil_body(choices.fork("body"), route, &mut request);
         }
@@ -108,6 +112,11 @@ fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
 
 /// A request that should be let in, or one with something odd about it.
 fn asked(choices: Choices, route: &Route, method: &str) -> Request {
+    let other = choices.fork("other values");
+    let route = match other.fork("are given").happens(1, 2) && route.has_parameters() {
+        true => &with_other_values(other, route),
+        false => route,
+    };
     let mut request = route.good_request(method);
     let optional = choices.fork("optional");
     for Parameter { name, good, .. } in route.query.iter().filter(|parameter| !parameter.is_required) {

@@ -11,11 +11,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{GeneratedCase, stories::varied};
-use crate::client::earlier::refers_to_earlier;
+use super::{
+    GeneratedCase,
+    alike::{give_other_json, give_other_target, varied},
+    external::ExternalTarget,
+};
+use crate::{client::earlier::refers_to_earlier, route::Route};
 use relapse_core::{
     choices::Choices,
-    client::step::{Action, Step},
+    client::step::{Action, Request, Step},
     record::code::{Block, BlockPlace, Blocks, ReachedBlocks},
 };
 
@@ -85,11 +89,16 @@ impl Learnt {
 }
 
 /// A case that reached something new, varied with the help of a newly drawn one.
-pub(super) fn vary(choices: Choices, parent: GeneratedCase, new: GeneratedCase) -> GeneratedCase {
+pub(super) fn vary(
+    choices: Choices,
+    parent: GeneratedCase,
+    new: GeneratedCase,
+    target: &ExternalTarget,
+) -> GeneratedCase {
     match choices.fork("variation").weighed(&[(2, "faults"), (3, "values"), (1, "both"), (2, "continued")]) {
         "faults" => GeneratedCase { faults: new.faults, ..parent },
-        "values" => with_other_values(choices, parent),
-        "both" => GeneratedCase { faults: new.faults, ..with_other_values(choices, parent) },
+        "values" => with_other_values(choices, parent, target),
+        "both" => GeneratedCase { faults: new.faults, ..with_other_values(choices, parent, target) },
         // Steps with and without the names of clients do not mix, and what refers to earlier answers counts them.
         _ if parent.visits.len() + new.visits.len() > VISITS_MAX
             || parent.visits.iter().chain(&new.visits).flatten().any(|step| step.client.is_some())
@@ -101,25 +110,47 @@ pub(super) fn vary(choices: Choices, parent: GeneratedCase, new: GeneratedCase) 
     }
 }
 
-/// One message or body of the case says something else of the same form.
-fn with_other_values(choices: Choices, mut case: GeneratedCase) -> GeneratedCase {
-    let said = |step: &Step| match &step.act {
-        Action::SendText(text) => serde_json::from_str::<Json>(text).ok(),
-        Action::Request(request) => serde_json::from_slice(&request.body).ok(),
-        _ => None,
-    };
-    let mut steps: Vec<&mut Step> = case.visits.iter_mut().flatten().filter(|step| said(step).is_some()).collect();
+/// One message, body, query or path of the case says something else of the same form.
+fn with_other_values(choices: Choices, mut case: GeneratedCase, target: &ExternalTarget) -> GeneratedCase {
+    let unknown = Route::default();
+    let mut steps: Vec<(&mut Step, &Route)> = Vec::new();
+    for visit in &mut case.visits {
+        let mut route = &unknown;
+        for step in visit {
+            route = target.route_of(step).unwrap_or(route);
+            if can_say_other(step, route) {
+                steps.push((step, route));
+            }
+        }
+    }
     if steps.is_empty() {
         return case;
     }
-    let chosen = choices.fork("step").count(0..=steps.len() - 1);
-    let value = said(steps[chosen]).map(|value| varied(choices.fork("value"), value)).unwrap_or_default();
-    match &mut steps[chosen].act {
-        Action::SendText(text) => *text = value.to_string(),
-        Action::Request(request) => request.body = value.to_string().into_bytes(),
+    let (step, route) = steps.swap_remove(choices.fork("step").count(0..=steps.len() - 1));
+    let choices = choices.fork("value");
+    match &mut step.act {
+        Action::SendText(text) => {
+            let value = serde_json::from_str(text).unwrap_or_default();
+            *text = varied(choices, route, value).to_string();
+        }
+        Action::Request(request) if has_json(request) => give_other_json(choices, route, request),
+        Action::Request(request) | Action::Open(request) => give_other_target(choices, route, request),
         _ => {}
     }
     case
+}
+
+/// Whether a step on a route has JSON, a query or a path of which a value can be another.
+fn can_say_other(step: &Step, route: &Route) -> bool {
+    match &step.act {
+        Action::SendText(text) => serde_json::from_str::<Json>(text).is_ok(),
+        Action::Request(request) | Action::Open(request) => route.has_parameters() || has_json(request),
+        _ => false,
+    }
+}
+
+fn has_json(request: &Request) -> bool {
+    serde_json::from_slice::<Json>(&request.body).is_ok()
 }
 
 /// The app's own code, and how much of it the calls of each route reached.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::{
+    alike::give_other_body,
     generate::{millis, step},
     repeats,
     values::{message, odd, spoilt_message},
@@ -121,62 +122,12 @@ fn request_with_body(choices: Choices, route: &Route, method: &str) -> Request {
     match choices.fork("body").weighed(&[(2, "least"), (2, "full"), (4, "other")]) {
         "full" => route.give_body(&mut request, full),
         "other" => {
-            if let Ok(value) = serde_json::from_str::<Json>(full) {
-                let mut value = value;
-                for number in 0..choices.fork("changes").count(1..=2) {
-                    value = varied(choices.fork("change").nth(number), value);
-                }
-                route.give_body(&mut request, &value.to_string());
-            }
+            route.give_body(&mut request, full);
+            give_other_body(choices.fork("other"), route, &mut request);
         }
         _ => {}
     }
     request
-}
-
-/// The value with a part of it replaced by another of the same type, or without a part.
-pub(super) fn varied(choices: Choices, value: Json) -> Json {
-    const TEXTS: [&str; 13] = [
-        "\u{e9}",
-        "\u{65e5}\u{672c}",
-        "\u{65e5} \u{1f4a5}",
-        "\u{3a9}",
-        "",
-        " ",
-        "a/b",
-        "0",
-        "2026-01-02",
-        "a\nb",
-        "\"q\"",
-        "-1",
-        "b",
-    ];
-    match value {
-        Json::Object(mut entries) if !entries.is_empty() => {
-            let names: Vec<String> = entries.keys().cloned().collect();
-            let name = choices.fork("entry").one(&names);
-            let choices = choices.fork(&name);
-            if let Some(inner) = entries.remove(&name)
-                && !choices.fork("is left out").happens(1, 4)
-            {
-                entries.insert(name, varied(choices.fork("value"), inner));
-            }
-            Json::Object(entries)
-        }
-        Json::Array(mut items) => match choices.fork("items").weighed(&[(1, "none"), (1, "twice"), (2, "other")]) {
-            "none" => json!([]),
-            "twice" => {
-                items.extend(items.clone());
-                Json::Array(items)
-            }
-            _ => Json::Array(items.into_iter().map(|item| varied(choices.fork("item"), item)).collect()),
-        },
-        Json::String(_) if choices.fork("is long").happens(1, 12) => json!("a".repeat(300)),
-        Json::String(_) => json!(choices.fork("text").one(&TEXTS)),
-        Json::Number(_) => json!(choices.fork("number").one(&[0_i64, 1, -1, 7, 1_000_000])),
-        Json::Bool(truth) => json!(!truth),
-        Json::Null | Json::Object(_) => json!("a"),
-    }
 }
 
 /// A place for a value of the answer to an earlier request.

@@ -4,10 +4,11 @@
 use relapse_core::{
     choices::Choices,
     client::step::Action,
-    wire::percent::{RESERVED, encoded},
+    wire::percent::{RESERVED, decoded_text, encoded},
 };
 use serde_json::{Value as Json, json};
 
+use super::alike::{alike, near};
 use crate::route::Route;
 
 /// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
@@ -70,16 +71,10 @@ pub(super) fn odd(choices: Choices, route: &Route) -> Vec<u8> {
     if choices.fork("is long").happens(1, 16) {
         return vec![b'a'; LONG];
     }
-    match choices.fork("is near").happens(1, 4).then(|| near(choices.fork("near"), route)).flatten() {
+    match choices.fork("is near").happens(1, 4).then(|| near(choices, route)).flatten() {
         Some(number) => number.to_string().into_bytes(),
         None => choices.one(&ODD).to_vec(),
     }
-}
-
-/// A number that the route's code names, or one beside it.
-fn near(choices: Choices, route: &Route) -> Option<i64> {
-    let number = choices.fork("number").pick(route.numbers.iter().map(|number| (1, number.to_string(), *number)))?;
-    Some(number.saturating_add(choices.fork("beside").weighed(&[(2, 0), (1, 1), (1, -1)])))
 }
 
 /// Some pairs of names and values as in a query, with one left out, empty, doubled or changed, or with one that the code
@@ -91,8 +86,17 @@ pub(super) fn spoilt_pairs(choices: Choices, route: &Route, pairs: &[u8]) -> Vec
         pairs.push(new_pair(choices.fork("new"), route));
     } else {
         let at = choices.fork("at").count(0..=pairs.len() - 1);
-        let name = pairs[at].split(|&byte| byte == b'=').next().unwrap_or_default();
-        let changed = [name, b"=", &odd(choices.fork("value"), route)].concat();
+        let (name, good) =
+            pairs[at].split_at(pairs[at].iter().position(|&byte| byte == b'=').unwrap_or(pairs[at].len()));
+        let value = choices.fork("value");
+        let value = match value.fork("is alike").happens(1, 3) {
+            true => encoded(
+                alike(value, route, &decoded_text(good.strip_prefix(b"=").unwrap_or(good))).as_bytes(),
+                RESERVED,
+            ),
+            false => odd(value, route),
+        };
+        let changed = [name, b"=", &value].concat();
         match choices.fork("change").weighed(&[(1, "remove"), (1, "double"), (2, "change")]) {
             "remove" => drop(pairs.remove(at)),
             "double" => pairs.push(changed),
@@ -163,7 +167,7 @@ fn spoilt(choices: Choices, route: &Route, value: Json) -> Json {
 }
 
 fn scalar(choices: Choices, route: &Route) -> Json {
-    if let Some(number) = choices.fork("is near").happens(1, 5).then(|| near(choices.fork("near"), route)).flatten() {
+    if let Some(number) = choices.fork("is near").happens(1, 5).then(|| near(choices, route)).flatten() {
         return json!(number);
     }
     if choices.fork("is literal").happens(1, 4) {

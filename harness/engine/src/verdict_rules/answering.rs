@@ -41,7 +41,7 @@ fn first(reading: &Exchange<'_>, is_it: impl Fn(&EventKind) -> bool) -> Option<u
     reading.events.iter().position(|event| is_it(&event.what))
 }
 
-/// Who sends a message in a session.
+/// The sender of a message in a session.
 #[derive(PartialEq)]
 enum Sender {
     Client,
