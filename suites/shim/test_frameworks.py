@@ -3,6 +3,7 @@
 `python3 -m unittest test_frameworks` here, with `fixtures/requirements/frameworks.txt` installed.
 """
 
+import json
 import os
 import tempfile
 import textwrap
@@ -122,7 +123,55 @@ class Frameworks(unittest.TestCase):
                 async def __call__(self, scope, receive, send): pass
             app = App()
             """,
-            'POST /x query(name=a, page?=3) json({"name": "a", "parts": [{"size": 6}]})')
+            'POST /x query(name=a, page?=3) json({"name": "a", "parts": [{"size": 6}]})'
+            ' messages({"name": "a", "page": 3, "parts": []} {"name": "a", "page": 3, "parts": [{"size": 5}]})')
+
+    def test_further_values(self):
+        """Enumerations, limits and what may be null: of parameters, and in bodies that differ in one place."""
+        route, = self.learn("""
+            from typing import Annotated, Literal, Optional
+            from fastapi import FastAPI, Path
+            from pydantic import BaseModel, Field
+
+            class Size(BaseModel):
+                width: int = Field(ge=1, le=9)
+            class Change(BaseModel):
+                action: Literal["pay", "ship"] = "pay"
+                note: Optional[str] = None
+                size: Optional[Size] = None
+            app = FastAPI(openapi_url=None)
+
+            @app.put("/orders/{month}")
+            async def change(month: Annotated[int, Path(ge=1, le=12)], change: Change,
+                             sort: Literal["id", "due", "size"] = "id", archived: bool = False): pass
+            """)["routes"]
+        others = {one["name"]: one["others"] for place in ("params", "query") for one in route[place]}
+        self.assertEqual(others, {"month": ["1", "12"], "sort": ["due", "size"], "archived": ["true"]})
+        full = {"action": "pay", "note": "a", "size": {"width": 2}}
+        changes = ({"action": "ship"}, {"note": None}, {"size": None}, {"size": {"width": 1}}, {"size": {"width": 9}})
+        self.assertEqual([json.loads(body) for body in route["messages"]], [{**full, **change} for change in changes])
+
+    def test_texts_that_code_looks_for(self):
+        """A text that the code looks for in another is no key of it, and one that begins it is no whole value."""
+        route, = self.learn("""
+            from starlette.applications import Starlette
+            from starlette.responses import JSONResponse
+            from starlette.routing import Route
+
+            async def join(request):
+                data = await request.json()
+                email = data["email"]
+                if "@" not in email:
+                    return JSONResponse({}, 422)
+                if request.headers.get("range", "").startswith("bytes="):
+                    return JSONResponse({}, 206)
+                return JSONResponse({"domain": email.split("@")[1]})
+
+            app = Starlette(routes=[Route("/members", join, methods=["POST"])])
+            """)["routes"]
+        self.assertEqual(json.loads(route["body"]), {"email": "a@b"})
+        self.assertIn({"email": "a@b@c"}, [json.loads(body) for body in route["messages"]])
+        self.assertIn("bytes=-1", route["headers"][0]["others"])
 
     def test_starlette(self):
         routes = self.assert_routes(

@@ -10,6 +10,9 @@ use crate::route::{Parameter, Route};
 /// How deep a value of a schema is made. What is below is left out.
 const DEPTH_MAX: usize = 10;
 
+/// How many further values of a parameter, and further bodies of a route, are taken.
+const OTHERS_MAX: usize = 24;
+
 /// How deep a value has everything that its schema allows. What is below has what it must have.
 const FULL_DEPTH: usize = 5;
 
@@ -133,7 +136,8 @@ impl<'d> Document<'d> {
         }
         let example = parameter.get("example").cloned().unwrap_or_else(|| self.example(schema, Extent::Least));
         let is_required = is_true(parameter, "required") || text(parameter, "in") == "path";
-        place.push(Parameter { name, is_required, good: as_text(&example) });
+        let good = as_text(&example);
+        place.push(Parameter { name, is_required, others: self.other_texts(schema, &good), good });
         self.add_words(route, schema);
     }
 
@@ -146,6 +150,8 @@ impl<'d> Document<'d> {
         self.add_words(route, schema);
         let (least, most) = (self.example(schema, Extent::Least), self.example(schema, Extent::Full));
         if kind == CONTENT_TYPES[0] {
+            let bodies = self.variants(schema, &most).into_iter().take(OTHERS_MAX);
+            route.messages.extend(bodies.map(|body| body.to_string()));
             return put_json(route, media.get("example").unwrap_or(&least), &most);
         }
         let is_file = |name: &str| {
@@ -219,16 +225,17 @@ impl<'d> Document<'d> {
             let parameter = self.resolved(parameter);
             let schema = parameter.get("schema").unwrap_or(parameter);
             let good = as_text(&self.example(schema, Extent::Least));
-            route.params.push(Parameter { name: name.clone(), is_required: true, good });
+            let others = self.other_texts(schema, &good);
+            route.params.push(Parameter { name: name.clone(), is_required: true, good, others });
         }
         for (place, key) in [(&mut route.query, "query"), (&mut route.headers, "headers")] {
             let Some(schema) = channel.pointer(&format!("/bindings/ws/{key}")) else { continue };
             let schema = self.resolved(schema);
             let required: BTreeSet<&str> = items(schema.get("required")).filter_map(Json::as_str).collect();
-            place.extend(entries(schema.get("properties")).map(|(name, value)| Parameter {
-                name: name.clone(),
-                is_required: required.contains(name.as_str()),
-                good: as_text(&self.example(value, Extent::Least)),
+            place.extend(entries(schema.get("properties")).map(|(name, value)| {
+                let good = as_text(&self.example(value, Extent::Least));
+                let is_required = required.contains(name.as_str());
+                Parameter { name: name.clone(), is_required, others: self.other_texts(value, &good), good }
             }));
         }
         route
@@ -269,6 +276,66 @@ impl<'d> Document<'d> {
                 todo.extend(below.chain(options).map(|below| (below, depth + 1)));
             }
         }
+    }
+
+    /// Other values that a schema names: those of an enumeration, the limits of a number, none at all.
+    fn further_values(self, schema: &'d Json, depth: usize) -> Vec<Json> {
+        let schema = self.resolved(schema);
+        let mut values: Vec<Json> = items(schema.get("enum")).cloned().collect();
+        for (key, step) in [("minimum", 0), ("maximum", 0), ("exclusiveMinimum", 1), ("exclusiveMaximum", -1)] {
+            let limit = schema.get(key).and_then(Json::as_i64);
+            values.extend(limit.map(|limit| json!(limit.saturating_add(step))));
+        }
+        let options = ["anyOf", "oneOf"].into_iter().flat_map(|key| items(schema.get(key)));
+        for option in options.filter(|_| depth < FULL_DEPTH) {
+            values.push(match text(option, "type") {
+                "null" => Json::Null,
+                _ => self.example(option, Extent::Least),
+            });
+            values.extend(self.further_values(option, depth + 1));
+        }
+        match text(schema, "type") {
+            "boolean" => values.extend([json!(true), json!(false)]),
+            "array" => values.push(json!([])),
+            _ if is_true(schema, "nullable") => values.push(Json::Null),
+            _ => {}
+        }
+        values
+    }
+
+    /// The further values of a parameter with this good one, as texts.
+    fn other_texts(self, schema: &'d Json, good: &str) -> Vec<String> {
+        let values = self.further_values(schema, 0).into_iter().filter(|value| !value.is_null());
+        let texts: BTreeSet<String> = values.map(|value| as_text(&value)).filter(|text| text != good).collect();
+        texts.into_iter().take(OTHERS_MAX).collect()
+    }
+
+    /// The values of a schema that differ from this full one in one place.
+    fn variants(self, schema: &'d Json, full: &Json) -> Vec<Json> {
+        let schema = self.resolved(schema);
+        let mut variants = self.further_values(schema, 0);
+        variants.retain(|value| value != full);
+        let parts = ["anyOf", "oneOf", "allOf"].into_iter().flat_map(|key| items(schema.get(key)));
+        let parts = [schema].into_iter().chain(parts.map(|part| self.resolved(part)));
+        match full {
+            Json::Object(entries_of_full) => {
+                for (name, inner) in parts.flat_map(|part| entries(part.get("properties"))) {
+                    let Some(value) = entries_of_full.get(name) else { continue };
+                    variants.extend(self.variants(inner, value).into_iter().map(|other| {
+                        let mut whole = entries_of_full.clone();
+                        whole.insert(name.clone(), other);
+                        Json::Object(whole)
+                    }));
+                }
+            }
+            Json::Array(values) => {
+                if let (Some(inner), Some(first)) = (schema.get("items"), values.first()) {
+                    variants.extend(self.variants(inner, first).into_iter().map(|other| json!([other])));
+                }
+            }
+            _ => {}
+        }
+        variants
     }
 
     fn is_file(self, schema: &'d Json) -> bool {

@@ -230,7 +230,7 @@ impl Recorded {
             if holds_secret_in_head(&name) {
                 self.left_out.insert(name);
             } else {
-                parameters.push(Parameter { name, is_required: true, good });
+                parameters.push(Parameter { name, is_required: true, good, others: Vec::new() });
             }
         }
         parameters
@@ -304,7 +304,7 @@ fn learn_one(route: &mut Route, known: &Route) {
             let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else { continue };
             let name = name.split(':').next().unwrap_or(name).to_owned();
             let good = percent::decoded_text(good.as_bytes());
-            take_over(&mut route.params, &[Parameter { name, is_required: true, good }]);
+            take_over(&mut route.params, &[Parameter { name, is_required: true, good, others: Vec::new() }]);
         }
     }
     take_over(&mut route.query, &known.query);

@@ -79,7 +79,7 @@ impl fmt::Display for RouteTrouble {
 }
 
 /// Something that a route reads from a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parameter {
     /// Its name.
     pub name: String,
@@ -87,6 +87,8 @@ pub struct Parameter {
     pub is_required: bool,
     /// A value that the route takes.
     pub good: String,
+    /// Further ones that are named: the rest of an enumeration, the limits of a number.
+    pub others: Vec<String>,
 }
 
 /// The form of a route that a user names.
@@ -107,7 +109,7 @@ impl Parameter {
     /// A required parameter, as `name=value`.
     fn of_pair(pair: &str) -> Parameter {
         let (name, good) = pair.split_once('=').unwrap_or((pair, ""));
-        Parameter { name: name.to_owned(), is_required: true, good: good.to_owned() }
+        Parameter { name: name.to_owned(), is_required: true, good: good.to_owned(), others: Vec::new() }
     }
 
     /// The parameter with its good value, as `name=value`.
@@ -222,7 +224,8 @@ impl Route {
         let mut unknown = Vec::new();
         self.filled(|name| {
             if !self.params.iter().any(|parameter| parameter.name == name) {
-                unknown.push(Parameter { name: name.to_owned(), is_required: true, good: UNKNOWN_GOOD.to_owned() });
+                let (name, good) = (name.to_owned(), UNKNOWN_GOOD.to_owned());
+                unknown.push(Parameter { name, is_required: true, good, others: Vec::new() });
             }
             Vec::new()
         });

@@ -55,7 +55,7 @@ const UUIDS: [(u32, &str); 3] = [
 ];
 
 /// Texts.
-const TEXTS: [(u32, &str); 17] = [
+const TEXTS: [(u32, &str); 23] = [
     (2, "\u{e9}"),
     (1, "\u{65e5}\u{672c}"),
     (1, "\u{65e5} \u{1f4a5}"),
@@ -73,10 +73,16 @@ const TEXTS: [(u32, &str); 17] = [
     (1, "%"),
     (1, "'"),
     (1, "a b"),
+    (1, "{"),
+    (1, "{a}"),
+    (1, "%s"),
+    (1, "a@b"),
+    (1, "a@b@c"),
+    (1, "NaN"),
 ];
 
-/// How many characters a long text has.
-const LONG: usize = 300;
+/// How many characters a long text has: fewer than most limits, or more. A pattern that tries too much hangs on either.
+const LONG: [usize; 2] = [40, 300];
 
 /// The type of a value, as far as it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +124,13 @@ fn has_form(text: &str, form: &str) -> bool {
     text.len() == form.len() && text.bytes().zip(form.bytes()).all(is_alike)
 }
 
+/// Another good value of a parameter: one that is named, or one of the same type.
+pub(super) fn other_value(choices: Choices, route: &Route, parameter: &Parameter) -> String {
+    let named = parameter.others.iter().map(|value| (1, value, value.clone()));
+    let named = choices.fork("is named").happens(2, 3).then(|| choices.fork("named").pick(named)).flatten();
+    named.unwrap_or_else(|| alike(choices, route, &parameter.good))
+}
+
 /// Another value of the type of this one; some are near numbers that the route's code names, and some are words of it.
 pub(super) fn alike(choices: Choices, route: &Route, good: &str) -> String {
     let drawn = |from: &[(u32, &'static str)]| choices.fork("value").weighed(from).to_owned();
@@ -131,11 +144,20 @@ pub(super) fn alike(choices: Choices, route: &Route, good: &str) -> String {
         ValueType::Day => drawn(&DAYS),
         ValueType::Time => drawn(&TIMES),
         ValueType::Uuid => drawn(&UUIDS),
-        ValueType::Text if choices.fork("is long").happens(1, 16) => "a".repeat(LONG),
+        ValueType::Text if choices.fork("is long").happens(1, 16) => "a".repeat(choices.fork("length").one(&LONG)),
         ValueType::Text => match choices.fork("is word").happens(1, 4) && !route.words.is_empty() {
-            true => choices.fork("word").one(&route.words),
+            true => with_tail(choices.fork("tail"), choices.fork("word").one(&route.words)),
             false => drawn(&TEXTS),
         },
+    }
+}
+
+/// A word, or a text that begins with it where it looks like a prefix, as in `bytes=0-` and `Basic YTpi`.
+fn with_tail(choices: Choices, word: String) -> String {
+    const TAILS: [&str; 8] = ["", "1", "-1", "a", "0-", "YTpi", "YQ==", "a,b"];
+    match word.ends_with(|last: char| !last.is_alphanumeric()) {
+        true => word + choices.one(&TAILS),
+        false => word,
     }
 }
 
@@ -153,20 +175,21 @@ pub(super) fn with_other_values(choices: Choices, route: &Route) -> Route {
     let places = [&mut other.params, &mut other.query, &mut other.headers, &mut other.cookies];
     for (parameters, place) in places.into_iter().zip(["path", "query", "header", "cookie"]) {
         let choices = choices.fork(place);
-        for Parameter { name, good, .. } in parameters {
-            let choices = choices.fork(name);
+        for parameter in parameters {
+            let choices = choices.fork(&parameter.name);
             if !choices.fork("is other").happens(1, 2) {
                 continue;
             }
-            let value = alike(choices, route, good);
+            let value = other_value(choices, route, parameter);
             // A header holds visible characters, and a segment of a path is not empty.
             let fits = match place {
-                "header" | "cookie" => value.bytes().all(|byte| byte.is_ascii_graphic()),
+                "header" => value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()),
+                "cookie" => value.bytes().all(|byte| byte.is_ascii_graphic()),
                 "path" => !value.is_empty(),
                 _ => true,
             };
             if fits {
-                *good = value;
+                parameter.good = value;
             }
         }
     }
@@ -212,9 +235,9 @@ pub(super) fn give_other_target(choices: Choices, route: &Route, request: &mut R
     let lacking = route.query.iter().filter(|parameter| !has_name(&parameter.name));
     let lacking = choices.fork("lacking").pick(lacking.map(|parameter| (1, &parameter.name, parameter)));
     match lacking.filter(|_| choices.fork("is added").happens(1, 3)) {
-        Some(Parameter { name, good, .. }) => {
-            let value = alike(choices.fork("added"), route, good);
-            push_query(&mut request.query, name.as_bytes(), &encoded(value.as_bytes(), RESERVED));
+        Some(parameter) => {
+            let value = other_value(choices.fork("added"), route, parameter);
+            push_query(&mut request.query, parameter.name.as_bytes(), &encoded(value.as_bytes(), RESERVED));
         }
         None if request.query.is_empty() || choices.fork("is path").happens(1, 2) => {
             request.path = with_other_values(choices, route).good_request(&request.method).path;
@@ -280,12 +303,16 @@ mod tests {
     use relapse_core::choices::Choices;
     use rstest::rstest;
 
-    use super::{alike, with_other_values};
+    use super::{alike, other_value, with_other_values};
     use crate::route::{Parameter, Route};
 
     fn route() -> Route {
-        let parameter =
-            |name: &str, good: &str| Parameter { name: name.to_owned(), is_required: true, good: good.to_owned() };
+        let parameter = |name: &str, good: &str| Parameter {
+            name: name.to_owned(),
+            is_required: true,
+            good: good.to_owned(),
+            others: Vec::new(),
+        };
         Route {
             path: "/rooms/{room}".to_owned(),
             params: vec![parameter("room", "a")],
@@ -322,11 +349,25 @@ mod tests {
     }
 
     #[test]
+    fn named_values_are_drawn() {
+        let parameter = Parameter { good: "1".to_owned(), others: vec!["31".to_owned()], ..Parameter::default() };
+        let drawn: BTreeSet<_> = (0..100).map(|seed| other_value(Choices::of(seed), &route(), &parameter)).collect();
+        assert!(drawn.contains("31") && drawn.contains("0"), "{drawn:?}");
+    }
+
+    #[test]
+    fn a_word_that_is_a_prefix_has_a_tail() {
+        let route = Route { words: vec!["bytes=".to_owned()], ..Route::default() };
+        let drawn: BTreeSet<_> = (0..400).map(|seed| alike(Choices::of(seed), &route, "a")).collect();
+        assert!(drawn.contains("bytes=") && drawn.contains("bytes=-1"), "{drawn:?}");
+    }
+
+    #[test]
     fn headers_and_paths_keep_their_form() {
         for seed in 0..2000 {
             let other = with_other_values(Choices::of(seed), &route());
             assert!(!other.params[0].good.is_empty());
-            assert!(other.headers[0].good.bytes().all(|byte| byte.is_ascii_graphic()), "{:?}", other.headers);
+            assert!(other.headers[0].good.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{:?}", other.headers);
         }
     }
 }

@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn two_clients_ask_with_what_each_was_given() {
-        let token = Parameter { name: "x-token".to_owned(), is_required: false, good: "a".to_owned() };
+        let token =
+            Parameter { name: "x-token".to_owned(), is_required: false, good: "a".to_owned(), others: Vec::new() };
         let made = Route { body: "{\"name\":\"a\"}".to_owned(), ..route("POST /sessions", &[]) };
         let routes = [made, Route { headers: vec![token], ..route("GET /me", &[]) }];
         let drawn = (0..20).filter_map(|seed| at_once(Choices::of(seed), &routes, ["ann", "ben"]));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::alike::{give_other_body, with_other_values};
+use super::alike::{alike, give_other_body, with_other_values};
 use super::generate::{Oddity, PlainRequest, Session, give_header, header, millis, one_of, step};
 use super::values::{message, odd, spoilt_body, spoilt_message, spoilt_pairs, word};
 use crate::route::{Parameter, Route, push_query};
@@ -118,12 +118,7 @@ fn asked(choices: Choices, route: &Route, method: &str) -> Request {
         false => route,
     };
     let mut request = route.good_request(method);
-    let optional = choices.fork("optional");
-    for Parameter { name, good, .. } in route.query.iter().filter(|parameter| !parameter.is_required) {
-        if optional.fork(name).happens(1, 4) {
-            push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), RESERVED));
-        }
-    }
+    give_optional(choices.fork("optional"), route, &mut request);
     let guessed = choices.fork("guessed");
     if request.query.is_empty()
         && guessed.fork("is given").happens(1, 3)
@@ -146,6 +141,27 @@ fn asked(choices: Choices, route: &Route, method: &str) -> Request {
     }
     request.headers.sort();
     request
+}
+
+/// Gives a request some of the parameters that its route can do without.
+fn give_optional(choices: Choices, route: &Route, request: &mut Request) {
+    let given = |parameters: &'_ [Parameter], place: &str| {
+        let choices = choices.fork(place);
+        let optional = parameters.iter().filter(|parameter| !parameter.is_required);
+        optional.filter(|parameter| choices.fork(&parameter.name).happens(1, 3)).cloned().collect::<Vec<Parameter>>()
+    };
+    for Parameter { name, good, .. } in given(&route.query, "query") {
+        push_query(&mut request.query, name.as_bytes(), &encoded(good.as_bytes(), RESERVED));
+    }
+    for Parameter { name, good, .. } in given(&route.headers, "header") {
+        request.headers.push((Bytes::from(name), Bytes::from(good)));
+    }
+    let has_cookies = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"cookie"));
+    let cookies = given(&route.cookies, "cookie");
+    if !has_cookies && !cookies.is_empty() {
+        let pairs: Vec<String> = cookies.iter().map(|Parameter { name, good, .. }| format!("{name}={good}")).collect();
+        request.headers.push((Bytes::from_static(b"cookie"), Bytes::from(pairs.join("; "))));
+    }
 }
 
 /// Makes something about a request odd.
@@ -186,11 +202,13 @@ fn spoil_header(choices: Choices, route: &Route, request: &mut Request) {
     }
     let name = choices.fork("name").one(&names);
     request.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes()));
-    if choices.fork("is there").happens(1, 2) {
-        let odd = choices.fork("value").one(&ODD_HEADERS);
+    if choices.fork("is there").happens(2, 3) {
+        let word = choices.fork("is word").happens(1, 3).then(|| alike(choices.fork("word"), route, "a"));
+        let word = word.filter(|word| word.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
+        let odd = word.map_or_else(|| choices.fork("value").one(&ODD_HEADERS).to_vec(), String::into_bytes);
         let value = match (name.as_str(), route.cookies.first()) {
-            ("cookie", Some(cookie)) => [cookie.name.as_bytes(), b"=", odd].concat(),
-            _ => odd.to_vec(),
+            ("cookie", Some(cookie)) => [cookie.name.as_bytes(), b"=", &odd[..]].concat(),
+            _ => odd,
         };
         request.headers.push((Bytes::from(name), value.into()));
     }
@@ -263,21 +281,25 @@ fn with_latin_letter(body: Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// Names of files: without an end, without a beginning, with several ends, with a path, and none.
+const FILE_NAMES: [(u32, &str); 8] =
+    [(2, ""), (2, "README"), (1, ".txt"), (1, "a."), (1, "a.b.c"), (1, "\u{e9}.txt"), (1, "../a.txt"), (1, "a b.TXT")];
+
 /// Makes a form of parts odd: a part missing, doubled, changed, without its name, or with a file without a name or content;
 /// the end missing; another boundary, or none.
 fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
-    const CHANGES: [&str; 11] = [
-        "missing",
-        "odd content",
-        "no file name",
-        "no content",
-        "not UTF-8",
-        "no name",
-        "doubled",
-        "no end",
-        "half an end",
-        "boundary",
-        "type",
+    const CHANGES: [(u32, &str); 11] = [
+        (2, "missing"),
+        (1, "odd content"),
+        (3, "file name"),
+        (3, "no content"),
+        (1, "not UTF-8"),
+        (1, "no name"),
+        (1, "doubled"),
+        (1, "no end"),
+        (1, "half an end"),
+        (1, "boundary"),
+        (1, "type"),
     ];
     let text = String::from_utf8_lossy(&request.body).into_owned();
     let boundary = route.content_type.split_once("boundary=").map_or("", |(_, boundary)| boundary);
@@ -288,9 +310,12 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
     let at = choices.fork("at").count(0..=parts.len().saturating_sub(1));
     let mut says = route.content_type.clone();
     let mut last = end.clone();
-    match (choices.fork("change").one(&CHANGES), parts.get_mut(at)) {
+    match (choices.fork("change").weighed(&CHANGES), parts.get_mut(at)) {
         ("missing", Some(_)) => drop(parts.remove(at)),
-        ("no file name", Some(part)) => *part = part.replace("filename=\"a.txt\"", "filename=\"\""),
+        ("file name", Some(part)) => {
+            let name = choices.fork("file name").weighed(&FILE_NAMES);
+            *part = part.replace("filename=\"a.txt\"", &format!("filename=\"{name}\""));
+        }
         ("odd content", Some(part)) => {
             let odd = odd(choices.fork("content"), route);
             *part = [&part[..content_of(part)], &String::from_utf8_lossy(&odd), "\r\n"].concat();

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::{
-    alike::give_other_body,
+    alike::{give_other_body, other_value},
     generate::{millis, step},
     repeats,
     values::{message, odd, spoilt_message},
 };
-use crate::route::{Parameter, Route, push_query};
+use crate::route::{Route, push_query};
 use relapse_core::{
     choices::Choices,
     client::step::{Action, ClientName, Request, Step},
@@ -85,7 +85,7 @@ fn chain(choices: Choices, routes: &[Route]) -> Option<Vec<Vec<Step>>> {
     }
     let answered = visits.len();
     let followers = choices.fork("followers");
-    for number in 0..followers.fork("count").count(1..=3) {
+    for number in 0..followers.fork("count").count(1..=4) {
         let choices = followers.nth(number);
         let candidates = routes.iter().map(|route| (kinship(maker, route), route.to_string(), route));
         let route = choices.fork("route").pick(candidates)?;
@@ -119,6 +119,8 @@ pub(super) fn making_request(choices: Choices, route: &Route) -> Option<Request>
 fn request_with_body(choices: Choices, route: &Route, method: &str) -> Request {
     let mut request = route.good_request(method);
     let full = if route.full_body.is_empty() { &route.body } else { &route.full_body };
+    let variants = [full].into_iter().chain(&route.messages).map(|body| (1, body, body));
+    let full = choices.fork("variant").pick(variants).unwrap_or(full);
     match choices.fork("body").weighed(&[(2, "least"), (2, "full"), (4, "other")]) {
         "full" => route.give_body(&mut request, full),
         "other" => {
@@ -159,14 +161,21 @@ fn follow(choices: Choices, route: &Route, source: usize) -> Vec<Step> {
         false => good(name),
     });
     let query = choices.fork("query");
-    for Parameter { name, .. } in &route.query {
-        let choices = query.fork(name);
-        let value = match choices.fork("value").weighed(&[(3, "none"), (2, "earlier"), (2, "odd")]) {
-            "earlier" => placeholder(source, name).into_bytes(),
+    for parameter in &route.query {
+        let choices = query.fork(&parameter.name);
+        let value = match choices.fork("value").weighed(&[(3, "none"), (2, "earlier"), (3, "other"), (1, "odd")]) {
+            "earlier" => placeholder(source, &parameter.name).into_bytes(),
+            "other" => encoded(other_value(choices.fork("other"), route, parameter).as_bytes(), RESERVED),
             "odd" => odd(choices.fork("odd"), route),
             _ => continue,
         };
-        push_query(&mut request.query, name.as_bytes(), &value);
+        push_query(&mut request.query, parameter.name.as_bytes(), &value);
+    }
+    let variant = choices.fork("variant").pick(route.messages.iter().map(|body| (1, body, body)));
+    if let Some(variant) = variant.filter(|_| !request.body.is_empty() && !route.is_websocket)
+        && choices.fork("is variant").happens(2, 3)
+    {
+        route.give_body(&mut request, variant);
     }
     if !request.body.is_empty() && choices.fork("body").happens(1, 2) {
         let body = choices.fork("body value");

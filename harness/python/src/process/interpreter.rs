@@ -1252,7 +1252,12 @@ fn route(told: &Value) -> Option<Route> {
 fn parameter(told: &Value) -> Option<Parameter> {
     let Value::Dict(told) = told else { return None };
     let is_required = told.get("required") == Some(&Value::Bool(true));
-    Some(Parameter { name: text_at(told, "name"), is_required, good: text_at(told, "good") })
+    Some(Parameter {
+        name: text_at(told, "name"),
+        is_required,
+        good: text_at(told, "good"),
+        others: texts_at(told, "others"),
+    })
 }
 
 fn parameters_at(told: &Entries, key: &str) -> Vec<Parameter> {

@@ -1,7 +1,7 @@
 """Routes of an app that has nothing but an OpenAPI document."""
 
 from .entry import METHODS
-from .examples import as_text, document_part, example, is_file, put_form, put_json
+from .examples import add_variants, as_text, example, is_file, other_texts, put_form, put_json, resolved
 
 NAME = "openapi"
 PLACES = {"query": "query", "header": "headers", "path": "params", "cookie": "cookies"}
@@ -25,12 +25,13 @@ def learn(app, place, learner):
 def collect_operation(operation, operations, document, entry):
     """Adds the parameters and the body that an OpenAPI document describes for a route."""
     for parameter in operation.get("parameters", []) + operations.get("parameters", []):
-        place = PLACES.get(parameter.get("in"))
+        place, schema = PLACES.get(parameter.get("in")), parameter.get("schema", {})
         if place and parameter["name"] not in [known["name"] for known in entry[place]]:
+            good = as_text(example(schema, document))
             entry[place].append({
                 "name": parameter["name"], "required": bool(parameter.get("required")),
-                "type": str(parameter.get("schema", {}).get("type", "string")),
-                "good": as_text(example(parameter.get("schema", {}), document))})
+                "type": str(schema.get("type", "string")), "good": good,
+                "others": other_texts(schema, document, good)})
     content = operation.get("requestBody", {}).get("content", {})
     collect_body(content, document, entry)
 
@@ -44,11 +45,8 @@ def collect_body(content, document, entry):
     schema = content[kind].get("schema", {})
     least, most = example(schema, document), example(schema, document, everything=True)
     if kind not in forms:
+        add_variants(schema, document, most, entry)
         return put_json(least, most, entry)
-    for _ in range(10):
-        if "$ref" not in schema:
-            break
-        schema = document_part(document, schema["$ref"])
-    properties = schema.get("properties", {})
+    properties = resolved(schema, document).get("properties", {})
     put_form([(name, name in least, is_file(properties.get(name, {})), least.get(name), value)
               for name, value in (most or {}).items()], entry)

@@ -4,7 +4,7 @@ import json
 import re
 
 from .code import followed, is_path, is_subprotocol, numbers_of, texts_of, words_of
-from .examples import put_form, put_json
+from .examples import OTHERS, as_text, put_form, put_json
 from .reading import Shape, reads_of
 
 is_credential = re.compile("auth|token|key|ticket|session|password|secret").search
@@ -24,10 +24,11 @@ def new_entry(path, kind, methods, name):
             "messages": []}
 
 
-def add_parameter(entry, place, name, required, kind, good):
+def add_parameter(entry, place, name, required, kind, good, others=()):
     """Adds a parameter, unless one of that name is there."""
     if name.lower() not in [known["name"].lower() for known in entry[place]]:
-        entry[place].append({"name": name, "required": required, "type": kind, "good": good})
+        entry[place].append(
+            {"name": name, "required": required, "type": kind, "good": good, "others": list(others)})
 
 
 def add_code(entry, *endpoints, shapes=None, more=()):
@@ -73,6 +74,9 @@ def improve(parameter, shape):
     if shape is None:
         return
     name = parameter["name"].lower()
+    further = [as_text(value) for value in shape.further()]
+    others = [*parameter.get("others", ()), *further]
+    parameter["others"] = list(dict.fromkeys(text for text in others if text != parameter["good"]))[:OTHERS]
     if shape.held:
         parameter["good"] = shape.prefix + str(shape.held[0])
         parameter["required"] |= bool(is_credential(name))
@@ -88,9 +92,10 @@ def add_read_parameters(entry, reads):
             # A request without it is an ordinary one: a route that fails then has a mistake.
             parameter = {"name": name, "required": False, "type": "read", "good": as_good(shape)}
             improve(parameter, shape)
-            is_known = shape.held or shape.tail is not None and shape.tail.held
+            is_known = shape.held or shape.starts or shape.tail is not None and shape.tail.held
             if place != "headers" or name.lower() not in STANDARD or is_known:
-                add_parameter(entry, place, *parameter.values())
+                others = parameter.pop("others")
+                add_parameter(entry, place, *parameter.values(), others)
 
 
 def as_good(shape):
@@ -113,6 +118,11 @@ def add_read_body(entry, reads):
     elif "json" in reads.is_read:
         shape = reads.places["json"]
         put_json(shape.good(False) if shape.is_known() else {}, shape.good() if shape.is_known() else {}, entry)
+        whole = shape.good()
+        if isinstance(whole, dict):
+            bodies = ({**whole, key: value} for key, inner in shape.keys.items() for value in inner.further()
+                      if value != whole.get(key))
+            entry["messages"] += list(dict.fromkeys(map(json.dumps, bodies)))[:OTHERS]
     elif "text" in reads.is_read:
         entry["content_type"], entry["body"] = "text/plain", "a"
 

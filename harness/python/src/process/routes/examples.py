@@ -1,5 +1,6 @@
 """Good values, by JSON schema or by regular expression, and bodies made of them."""
 
+import itertools
 import json
 from urllib.parse import quote_plus
 
@@ -15,6 +16,7 @@ FORMATS = {"uuid": UUID, "date": "2026-01-02", "date-time": "2026-01-02T03:04:05
            "duration": "PT1S", "ipv4": "127.0.0.1", "binary": "a"}
 
 
+OTHERS = 24  # further values of a parameter, and further bodies of a route
 FULL_DEPTH = 5  # of values with all that they may have: what is below has what it must have
 
 
@@ -63,6 +65,59 @@ def example(schema, root, depth=0, everything=False, inside=()):
         return match_of(schema["pattern"])
     text = FORMATS.get(schema.get("format"), "a")
     return text if len(text) >= schema.get("minLength", 0) else "a" * schema["minLength"]
+
+
+def further_values(schema, root):
+    """Other values that a JSON schema names: those of an enumeration, the limits of a number, none at all."""
+    schema = resolved(schema, root)
+    yield from schema.get("enum") or ()
+    for key, step in (("minimum", 0), ("maximum", 0), ("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
+        if isinstance(schema.get(key), (int, float)):
+            yield schema[key] + step
+    for key in ("anyOf", "oneOf"):
+        for option in schema.get(key) or ():
+            yield None if option.get("type") == "null" else example(option, root)
+            yield from further_values(option, root)
+    if schema.get("type") == "boolean":
+        yield from (True, False)
+    if schema.get("type") == "array":
+        yield []
+
+
+def other_texts(schema, root, good):
+    """The further values of a parameter with this good one, as texts."""
+    texts = [as_text(value) for value in further_values(schema, root) if value is not None]
+    return list(dict.fromkeys(text for text in texts if text != good))[:OTHERS]
+
+
+def variants(schema, root, full):
+    """The values of a schema that differ from this full one in one place."""
+    schema = resolved(schema, root)
+    yield from (value for value in further_values(schema, root) if value != full)
+    for key in ("anyOf", "oneOf", "allOf"):
+        for option in (schema.get(key) or ())[:1]:
+            schema = {**resolved(option, root), **schema}
+    if isinstance(full, dict):
+        for name, inner in (schema.get("properties") or {}).items():
+            if name in full:
+                yield from ({**full, name: value} for value in variants(inner, root, full[name]))
+    elif isinstance(full, list) and full:
+        yield from ([value] for value in variants(schema.get("items") or {}, root, full[0]))
+
+
+def add_variants(schema, root, full, entry):
+    """Adds further bodies that a route takes: each has another value in one place."""
+    bodies = itertools.islice(variants(schema, root, full), OTHERS)
+    entry["messages"] += list(dict.fromkeys(json.dumps(body) for body in bodies))
+
+
+def resolved(schema, root):
+    """The schema to which references lead."""
+    for _ in range(10):
+        if not isinstance(schema, dict) or "$ref" not in schema:
+            break
+        schema = document_part(root, schema["$ref"])
+    return schema if isinstance(schema, dict) else {}
 
 
 def document_part(root, reference):

@@ -2,11 +2,15 @@
 
 import ast
 import inspect
+import re
 
 from .code import function_of, is_own
 
 DEPTH = 4  # of calls that are followed
 VALUES = 8  # of one name
+# What follows a text with which a value begins: nothing, numbers, ranges, and a name alone or with a password in base64.
+TAILS = ("", "a", "1", "-1", "0-", "a-b", "YQ==", "YTpi", "%%%")
+is_name = re.compile(r"[\w-]*").fullmatch
 JSON_CALLS = ("json", "get_json", "receive_json", "iter_json")
 TEXT_CALLS = ("receive_text", "iter_text", "receive_data", "receive_bytes", "recv")
 BODY_CALLS = ("body", "get_data", "stream", "read")
@@ -36,6 +40,8 @@ class Shape:
         self.values = []  # that it is compared with
         self.held = []  # that a constant of the app holds, where the value is looked for
         self.prefix = ""  # that the code takes away first
+        self.starts = []  # texts with which the code asks whether it begins
+        self.parts = []  # texts which the code looks for in it
         self.separator = " "  # by which the code splits it
         self.item = None
         self.head = self.tail = None  # the first and the last part of a text that the code splits
@@ -54,6 +60,15 @@ class Shape:
     def is_known(self):
         return bool(self.keys or self.kind or self.values or self.held)
 
+    def further(self):
+        """Values to try beside the good one: what the code compares with, begins with or looks for in it."""
+        yield from self.values
+        yield from self.held
+        for start in self.starts:
+            yield from (start + tail for tail in TAILS)
+        for part in self.parts:
+            yield from (part, f"a{part}", f"{part}a", f"a{part}b", f"a{part}b{part}c")
+
     def good(self, everything=True, name="", nth=0):
         """A value of this shape; of those that a constant holds, the one with this number."""
         if self.values or self.held:
@@ -70,6 +85,8 @@ class Shape:
                     value[key] = shape.good(everything, key, taken.setdefault(same, 0))
                     taken[same] += 1
             return value
+        if self.parts and self.kind == "text":
+            return f"a{self.parts[0]}b"
         kinds = {"number": 1, "text": "a", "object": {}, "time": "2026-01-02T03:04:05"}
         if self.kind == "list":
             return [self.item.good(everything) if self.item is not None else "a"]
@@ -338,6 +355,9 @@ class Reader:
             shape.kind = "text"
             if name == "removeprefix" and isinstance(key, str):
                 shape.prefix = key
+            starts = [key] if isinstance(key, str) else key if isinstance(key, tuple) else []
+            if name == "startswith":
+                shape.starts = list(dict.fromkeys([*shape.starts, *starts]))[:VALUES]
             if name in ("split", "partition"):
                 shape.head, shape.tail = shape.head or Shape(), shape.tail or Shape()
                 shape.separator = key if isinstance(key, str) and key else " "
@@ -416,12 +436,20 @@ class Reader:
             if isinstance(operator, (ast.In, ast.NotIn)) and second is not None:
                 named = self.value_of(left)
                 for name in named if isinstance(named, (list, tuple)) else [named]:
-                    if isinstance(name, str):
+                    if isinstance(name, str) and not is_name(name) and self.may_be_text(second):
+                        second.kind = second.kind or "text"
+                        second.parts = list(dict.fromkeys([*second.parts, name]))[:VALUES]
+                    elif isinstance(name, str):
                         second.key(name, False)
                 continue
             for shape, other in ((first, right), (second, left)):
                 if shape is not None:
                     self.note_values(shape, operator, other)
+
+    def may_be_text(self, shape):
+        """Whether nothing shows that it has keys: all places but the text of a request have."""
+        places = (place for name, place in self.reads.places.items() if name != "text")
+        return not shape.keys and shape.kind in (None, "text") and all(shape is not place for place in places)
 
     def note_values(self, shape, operator, other):
         if isinstance(operator, (ast.Lt, ast.Gt, ast.LtE, ast.GtE)):
