@@ -255,16 +255,16 @@ class Loading(ShimCase):
         self.assertEqual(routes["/sub/deep/x"]["methods"], ["GET", "HEAD"])
         self.assertEqual(routes["/api/v1/a/items"]["methods"], ["POST"])
         self.assertEqual(routes["/api/v1/a/items"]["query"],
-                         [{"name": "limit", "required": False, "type": "int", "good": "3"}])
+                         [{"name": "limit", "required": False, "type": "int", "good": "3", "others": []}])
         ws = routes["/api/v1/a/ws/{room}"]
         self.assertEqual((ws["kind"], ws["name"], ws["methods"]), ("websocket", "ws", []))
         self.assertEqual(
-            ws["query"][0], {"name": "q", "required": True, "type": "str", "good": "a"})
+            ws["query"][0], {"name": "q", "required": True, "type": "str", "good": "a", "others": []})
         self.assertEqual((ws["query"][1]["name"], ws["query"][1]["required"]), ("page", False))
         self.assertEqual(
-            ws["headers"], [{"name": "x-token", "required": True, "type": "str", "good": "a"}])
+            ws["headers"], [{"name": "x-token", "required": True, "type": "str", "good": "a", "others": []}])
         self.assertEqual(ws["params"],
-                         [{"name": "room", "required": True, "type": "int", "good": "1"}])
+                         [{"name": "room", "required": True, "type": "int", "good": "1", "others": []}])
 
     @unittest.skipUnless(HAS_FASTAPI, "needs fastapi")
     def test_examples(self):
