@@ -24,7 +24,7 @@ const SOON: [&str; 5] = [
 ];
 
 /// How many cases each version has.
-const CASES: &str = "300";
+const CASES: &str = "150";
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/corpus")

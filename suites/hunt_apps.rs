@@ -153,6 +153,36 @@ fn the_code_that_is_reached_steers_the_hunt() {
     assert!(told.contains("POST /orders; never service.py:23\n"), "{told}");
 }
 
+/// A service with an ordinary mistake, for an ordinary value: `n=0`.
+const DIVIDES: &str = r#"
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/mean")
+async def mean(total: int, n: int):
+    return total / n
+"#;
+
+/// An ordinary value is drawn soon; the reproducer states the exception, without the line, which moves with every change.
+#[test]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn a_reproducer_states_the_exception() {
+    let python = crate::stage::python();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("service.py"), DIVIDES).unwrap();
+    let hunt = ["hunt", "--target", "asgi:service:app", "--python", python.to_str().unwrap(), "--cases", "150"];
+    let (code, told) = relapse(directory.path(), &hunt);
+    let files = fs::read_dir(directory.path().join("reproducers")).unwrap();
+    let written: String = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        written.contains(r#"exception = { place = "service.py in mean", type = "ZeroDivisionError" }"#),
+        "{written}"
+    );
+}
+
 /// An app with a mistake for one value in a query, a body and a message each: a number that its code names, and values that
 /// Python reads as JSON and `serde_json` does not hold.
 const FOR_ONE_VALUE: &str = r#"

@@ -138,7 +138,7 @@ class Frameworks(unittest.TestCase):
             class Change(BaseModel):
                 action: Literal["pay", "ship"] = "pay"
                 note: Optional[str] = None
-                size: Optional[Size] = None
+                size: None | Size = None
             app = FastAPI(openapi_url=None)
 
             @app.put("/orders/{month}")
@@ -150,6 +150,19 @@ class Frameworks(unittest.TestCase):
         full = {"action": "pay", "note": "a", "size": {"width": 2}}
         changes = ({"action": "ship"}, {"note": None}, {"size": None}, {"size": {"width": 1}}, {"size": {"width": 9}})
         self.assertEqual([json.loads(body) for body in route["messages"]], [{**full, **change} for change in changes])
+
+    def test_further_bodies_of_several_parameters(self):
+        """Where a body has a key for each parameter, each of them has further values."""
+        route, = self.learn("""
+            from typing import Literal
+            from fastapi import Body, FastAPI
+            app = FastAPI(openapi_url=None)
+
+            @app.post("/moves")
+            async def move(kind: Literal["up", "down"] = Body(), steps: int = Body(ge=1, le=3)): pass
+            """)["routes"]
+        self.assertEqual([json.loads(body) for body in route["messages"]], [
+            {"kind": "down", "steps": 2}, {"kind": "up", "steps": 1}, {"kind": "up", "steps": 3}])
 
     def test_texts_that_code_looks_for(self):
         """A text that the code looks for in another is no key of it, and one that begins it is no whole value."""

@@ -150,8 +150,7 @@ impl<'d> Document<'d> {
         self.add_words(route, schema);
         let (least, most) = (self.example(schema, Extent::Least), self.example(schema, Extent::Full));
         if kind == CONTENT_TYPES[0] {
-            let bodies = self.variants(schema, &most).into_iter().take(OTHERS_MAX);
-            route.messages.extend(bodies.map(|body| body.to_string()));
+            route.messages.extend(self.variants(schema, &most).iter().map(Json::to_string));
             return put_json(route, media.get("example").unwrap_or(&least), &most);
         }
         let is_file = |name: &str| {
@@ -278,7 +277,7 @@ impl<'d> Document<'d> {
         }
     }
 
-    /// Other values that a schema names: those of an enumeration, the limits of a number, none at all.
+    /// Other values that a schema names: members of an enumeration, limits of a number, null, an empty list.
     fn further_values(self, schema: &'d Json, depth: usize) -> Vec<Json> {
         let schema = self.resolved(schema);
         let mut values: Vec<Json> = items(schema.get("enum")).cloned().collect();
@@ -310,7 +309,7 @@ impl<'d> Document<'d> {
         texts.into_iter().take(OTHERS_MAX).collect()
     }
 
-    /// The values of a schema that differ from this full one in one place.
+    /// The first values of a schema that differ from this full one in one place.
     fn variants(self, schema: &'d Json, full: &Json) -> Vec<Json> {
         let schema = self.resolved(schema);
         let mut variants = self.further_values(schema, 0);
@@ -320,7 +319,9 @@ impl<'d> Document<'d> {
         match full {
             Json::Object(entries_of_full) => {
                 for (name, inner) in parts.flat_map(|part| entries(part.get("properties"))) {
-                    let Some(value) = entries_of_full.get(name) else { continue };
+                    let Some(value) = entries_of_full.get(name).filter(|_| variants.len() < OTHERS_MAX) else {
+                        continue;
+                    };
                     variants.extend(self.variants(inner, value).into_iter().map(|other| {
                         let mut whole = entries_of_full.clone();
                         whole.insert(name.clone(), other);
@@ -335,6 +336,7 @@ impl<'d> Document<'d> {
             }
             _ => {}
         }
+        variants.truncate(OTHERS_MAX);
         variants
     }
 
@@ -502,7 +504,7 @@ fn parts(form: &Json, is_file: &dyn Fn(&str) -> bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::routes;
 
@@ -544,6 +546,37 @@ mod tests {
         assert_eq!((put.body.as_str(), put.content_type.as_str()), (r#"{"name":"aaa"}"#, "application/json"));
         assert!(put.full_body.contains(r#""state":"new""#) && put.full_body.len() < 4000, "{}", put.full_body);
         assert!(put.words.iter().any(|word| word == "paid"));
+        assert_eq!(
+            (&put.params[0].others[..], &put.query[0].others[..]),
+            (&["5".to_owned()][..], &["false".to_owned()][..])
+        );
+        assert!(put.messages.iter().all(|body| *body != put.full_body && body.len() < 4000));
+        assert!(put.messages.iter().any(|body| body.contains(r#""state":"paid""#)), "{:?}", put.messages);
+    }
+
+    #[test]
+    fn further_bodies_have_each_member_and_null_in_turn() {
+        let bodies = |schema: Json| {
+            let operation = json!({"requestBody": {"content": {"application/json": {"schema": schema}}}});
+            routes(&json!({"openapi": "3.1.0", "paths": {"/": {"post": operation}}})).unwrap().remove(0).messages
+        };
+        let text = json!({"type": "string"});
+        let schema = json!({"properties": {"kind": {"enum": ["a", "b"]}, "note": {"anyOf": [{"type": "null"}, text]}}});
+        assert_eq!(bodies(schema), [r#"{"kind":"b","note":"a"}"#, r#"{"kind":"a","note":null}"#]);
+        let many: serde_json::Map<_, _> =
+            (0..100).map(|number| (number.to_string(), json!({"enum": [1, 2]}))).collect();
+        assert_eq!(bodies(json!({ "properties": many })).len(), super::OTHERS_MAX);
+    }
+
+    /// A union with itself names no end of values.
+    #[test]
+    fn a_schema_that_is_a_part_of_itself_ends() {
+        let part = json!({"$ref": "#/components/schemas/Value"});
+        let value = json!({"anyOf": [part, {"type": "integer"}, part]});
+        let parameter = json!({"name": "q", "in": "query", "schema": part});
+        let document = json!({"openapi": "3.1.0", "paths": {"/": {"get": {"parameters": [parameter]}}},
+            "components": {"schemas": {"Value": value}}});
+        assert_eq!(routes(&document).unwrap()[0].query.len(), 1);
     }
 
     #[test]

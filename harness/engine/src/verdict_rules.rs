@@ -1,4 +1,4 @@
-//! The judge: what the runs of a case mean. One law for every target.
+//! The rules of verdicts: what the runs of a case mean. They are the same on every target.
 
 mod answering;
 mod reported;

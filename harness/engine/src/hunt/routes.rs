@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::alike::{alike, give_other_body, with_other_values};
+use super::alike::{give_other_body, with_other_parameters};
 use super::generate::{Oddity, PlainRequest, Session, give_header, header, millis, one_of, step};
 use super::values::{message, odd, spoilt_body, spoilt_message, spoilt_pairs, word};
 use crate::route::{Parameter, Route, push_query};
@@ -114,7 +114,7 @@ fn request_with(choices: Choices, route: &Route, oddity: Oddity) -> Request {
 fn asked(choices: Choices, route: &Route, method: &str) -> Request {
     let other = choices.fork("other values");
     let route = match other.fork("are given").happens(1, 2) && route.has_parameters() {
-        true => &with_other_values(other, route),
+        true => &with_other_parameters(other, route),
         false => route,
     };
     let mut request = route.good_request(method);
@@ -202,13 +202,11 @@ fn spoil_header(choices: Choices, route: &Route, request: &mut Request) {
     }
     let name = choices.fork("name").one(&names);
     request.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.as_bytes()));
-    if choices.fork("is there").happens(2, 3) {
-        let word = choices.fork("is word").happens(1, 3).then(|| alike(choices.fork("word"), route, "a"));
-        let word = word.filter(|word| word.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
-        let odd = word.map_or_else(|| choices.fork("value").one(&ODD_HEADERS).to_vec(), String::into_bytes);
+    if choices.fork("is there").happens(1, 2) {
+        let odd = choices.fork("value").one(&ODD_HEADERS);
         let value = match (name.as_str(), route.cookies.first()) {
-            ("cookie", Some(cookie)) => [cookie.name.as_bytes(), b"=", &odd[..]].concat(),
-            _ => odd,
+            ("cookie", Some(cookie)) => [cookie.name.as_bytes(), b"=", odd].concat(),
+            _ => odd.to_vec(),
         };
         request.headers.push((Bytes::from(name), value.into()));
     }
@@ -291,7 +289,7 @@ fn spoil_parts(choices: Choices, route: &Route, request: &mut Request) {
     const CHANGES: [(u32, &str); 11] = [
         (2, "missing"),
         (1, "odd content"),
-        (3, "file name"),
+        (4, "file name"),
         (3, "no content"),
         (1, "not UTF-8"),
         (1, "no name"),

@@ -8,7 +8,7 @@ use relapse_core::{
 };
 use serde_json::{Value as Json, json};
 
-use super::alike::{alike, near};
+use super::alike::{alike, name_and_value, near};
 use crate::route::Route;
 
 /// Values that no parameter takes: as they stand in a path or a query, percent-encoded.
@@ -86,14 +86,10 @@ pub(super) fn spoilt_pairs(choices: Choices, route: &Route, pairs: &[u8]) -> Vec
         pairs.push(new_pair(choices.fork("new"), route));
     } else {
         let at = choices.fork("at").count(0..=pairs.len() - 1);
-        let (name, good) =
-            pairs[at].split_at(pairs[at].iter().position(|&byte| byte == b'=').unwrap_or(pairs[at].len()));
+        let (name, good) = name_and_value(&pairs[at]);
         let value = choices.fork("value");
         let value = match value.fork("is alike").happens(1, 3) {
-            true => encoded(
-                alike(value, route, &decoded_text(good.strip_prefix(b"=").unwrap_or(good))).as_bytes(),
-                RESERVED,
-            ),
+            true => encoded(alike(value, route, &decoded_text(good)).as_bytes(), RESERVED),
             false => odd(value, route),
         };
         let changed = [name, b"=", &value].concat();

@@ -1,7 +1,7 @@
 """Routes of an app that has nothing but an OpenAPI document."""
 
 from .entry import METHODS
-from .examples import add_variants, as_text, example, is_file, other_texts, put_form, put_json, resolved
+from .examples import add_bodies, as_text, example, is_file, other_texts, put_form, put_json, resolved, variants
 
 NAME = "openapi"
 PLACES = {"query": "query", "header": "headers", "path": "params", "cookie": "cookies"}
@@ -45,7 +45,7 @@ def collect_body(content, document, entry):
     schema = content[kind].get("schema", {})
     least, most = example(schema, document), example(schema, document, everything=True)
     if kind not in forms:
-        add_variants(schema, document, most, entry)
+        add_bodies(variants(schema, document, most), entry)
         return put_json(least, most, entry)
     properties = resolved(schema, document).get("properties", {})
     put_form([(name, name in least, is_file(properties.get(name, {})), least.get(name), value)

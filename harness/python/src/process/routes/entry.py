@@ -4,7 +4,7 @@ import json
 import re
 
 from .code import followed, is_path, is_subprotocol, numbers_of, texts_of, words_of
-from .examples import OTHERS, as_text, put_form, put_json
+from .examples import OTHERS, add_bodies, as_text, put_form, put_json
 from .reading import Shape, reads_of
 
 is_credential = re.compile("auth|token|key|ticket|session|password|secret").search
@@ -122,7 +122,7 @@ def add_read_body(entry, reads):
         if isinstance(whole, dict):
             bodies = ({**whole, key: value} for key, inner in shape.keys.items() for value in inner.further()
                       if value != whole.get(key))
-            entry["messages"] += list(dict.fromkeys(map(json.dumps, bodies)))[:OTHERS]
+            add_bodies(bodies, entry)
     elif "text" in reads.is_read:
         entry["content_type"], entry["body"] = "text/plain", "a"
 

@@ -67,17 +67,17 @@ def example(schema, root, depth=0, everything=False, inside=()):
     return text if len(text) >= schema.get("minLength", 0) else "a" * schema["minLength"]
 
 
-def further_values(schema, root):
-    """Other values that a JSON schema names: those of an enumeration, the limits of a number, none at all."""
+def further_values(schema, root, depth=0):
+    """Other values that a JSON schema names: members of an enumeration, limits of a number, null, an empty list."""
     schema = resolved(schema, root)
     yield from schema.get("enum") or ()
     for key, step in (("minimum", 0), ("maximum", 0), ("exclusiveMinimum", 1), ("exclusiveMaximum", -1)):
         if isinstance(schema.get(key), (int, float)):
             yield schema[key] + step
     for key in ("anyOf", "oneOf"):
-        for option in schema.get(key) or ():
+        for option in (schema.get(key) or ()) if depth < FULL_DEPTH else ():
             yield None if option.get("type") == "null" else example(option, root)
-            yield from further_values(option, root)
+            yield from further_values(option, root, depth + 1)
     if schema.get("type") == "boolean":
         yield from (True, False)
     if schema.get("type") == "array":
@@ -94,21 +94,19 @@ def variants(schema, root, full):
     """The values of a schema that differ from this full one in one place."""
     schema = resolved(schema, root)
     yield from (value for value in further_values(schema, root) if value != full)
-    for key in ("anyOf", "oneOf", "allOf"):
-        for option in (schema.get(key) or ())[:1]:
-            schema = {**resolved(option, root), **schema}
     if isinstance(full, dict):
-        for name, inner in (schema.get("properties") or {}).items():
-            if name in full:
-                yield from ({**full, name: value} for value in variants(inner, root, full[name]))
+        options = [option for key in ("anyOf", "oneOf", "allOf") for option in schema.get(key) or ()]
+        for part in (schema, *(resolved(option, root) for option in options)):
+            for name, inner in (part.get("properties") or {}).items():
+                if name in full:
+                    yield from ({**full, name: value} for value in variants(inner, root, full[name]))
     elif isinstance(full, list) and full:
         yield from ([value] for value in variants(schema.get("items") or {}, root, full[0]))
 
 
-def add_variants(schema, root, full, entry):
-    """Adds further bodies that a route takes: each has another value in one place."""
-    bodies = itertools.islice(variants(schema, root, full), OTHERS)
-    entry["messages"] += list(dict.fromkeys(json.dumps(body) for body in bodies))
+def add_bodies(bodies, entry):
+    """Adds further bodies that a route takes."""
+    entry["messages"] += list(dict.fromkeys(map(json.dumps, itertools.islice(bodies, OTHERS))))
 
 
 def resolved(schema, root):

@@ -8,7 +8,7 @@ from .code import function_of, is_own
 
 DEPTH = 4  # of calls that are followed
 VALUES = 8  # of one name
-# What follows a text with which a value begins: nothing, numbers, ranges, and a name alone or with a password in base64.
+# Endings for a prefix that the code looks for: none, a number, a range, base64 of `a` and of `a:b`, and no base64.
 TAILS = ("", "a", "1", "-1", "0-", "a-b", "YQ==", "YTpi", "%%%")
 is_name = re.compile(r"[\w-]*").fullmatch
 JSON_CALLS = ("json", "get_json", "receive_json", "iter_json")
@@ -40,8 +40,8 @@ class Shape:
         self.values = []  # that it is compared with
         self.held = []  # that a constant of the app holds, where the value is looked for
         self.prefix = ""  # that the code takes away first
-        self.starts = []  # texts with which the code asks whether it begins
-        self.parts = []  # texts which the code looks for in it
+        self.starts = []  # prefixes that the code looks for
+        self.parts = []  # parts that the code looks for
         self.separator = " "  # by which the code splits it
         self.item = None
         self.head = self.tail = None  # the first and the last part of a text that the code splits
@@ -61,7 +61,8 @@ class Shape:
         return bool(self.keys or self.kind or self.values or self.held)
 
     def further(self):
-        """Values to try beside the good one: what the code compares with, begins with or looks for in it."""
+        """Values to try beside the good one: those that the code compares it with, and some with a prefix
+        or a part that the code looks for."""
         yield from self.values
         yield from self.held
         for start in self.starts:
@@ -447,7 +448,7 @@ class Reader:
                     self.note_values(shape, operator, other)
 
     def may_be_text(self, shape):
-        """Whether nothing shows that it has keys: all places but the text of a request have."""
+        """Whether nothing shows that it has keys. Every place has keys, but for the text of a request."""
         places = (place for name, place in self.reads.places.items() if name != "text")
         return not shape.keys and shape.kind in (None, "text") and all(shape is not place for place in places)
 

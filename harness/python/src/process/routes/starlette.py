@@ -6,7 +6,7 @@ import sys
 
 from . import graphql, mcp
 from .entry import METHODS, add_parameter
-from .examples import UUID, add_variants, as_text, example, other_texts, put_form, put_json
+from .examples import UUID, add_bodies, as_text, example, other_texts, put_form, put_json, variants
 
 NAME = "starlette"
 FILES = 3  # of a directory
@@ -143,11 +143,12 @@ def collect_parameters(dependant, entry, shapes, learner):
     for place in fields:
         for field in fields[place]:
             kind = getattr(field, "type_", None) or field.field_info.annotation
-            good = as_text(learner.attempt("fastapi", entry["path"], example_of, field))
-            schema = learner.attempt("fastapi", entry["path"], schema_of, field) or {}
+            schema = learner.attempt("fastapi", entry["path"], schema_of, field)
+            good = as_text(learner.attempt("fastapi", entry["path"], example, schema, schema))
+            others = learner.attempt("fastapi", entry["path"], other_texts, schema, schema, good)
             parameter = {"name": field.alias, "required": is_required(field),
                          "type": kind.__name__ if type(kind) is type else str(kind),
-                         "good": good, "others": other_texts(schema, schema, good)}
+                         "good": good, "others": others or []}
             if parameter not in entry[place]:
                 entry[place].append(parameter)
     collect_body(dependant.body_params, entry, shapes)
@@ -170,18 +171,21 @@ def collect_body(fields, entry, shapes):
                  example_of(field, True)) for field in fields]
         return put_form(form, entry)
     is_embedded = len(fields) > 1 or getattr(fields[0].field_info, "embed", False)
-    if not is_embedded:
-        schema = schema_of(fields[0])
-        add_variants(schema, schema, example_of(fields[0], True), entry)
     if is_embedded:
         least = {field.alias: example_of(field) for field in fields if is_required(field)}
         most = {field.alias: example_of(field, True) for field in fields}
+        schemas = {field.alias: schema_of(field) for field in fields}
+        bodies = ({**most, name: value} for name, schema in schemas.items()
+                  for value in variants(schema, schema, most[name]))
     else:
-        least, most = example_of(fields[0]), example_of(fields[0], True)
+        schema = schema_of(fields[0])
+        least, most = example(schema, schema), example(schema, schema, everything=True)
         if least in ({}, None) and most == least:
             # Its schema says nothing, but its code may.
             shapes[fields[0].name] = "json"
             return
+        bodies = variants(schema, schema, most)
+    add_bodies(bodies, entry)
     put_json(least, most, entry)
 
 
