@@ -305,6 +305,29 @@ fn assert_clean(outputs: &BTreeMap<String, String>) {
     }
 }
 
+/// A case in the app's own words, without a service file: the secrets of `--env` are kept all the same.
+#[rstest]
+#[case::human("human")]
+#[case::json("json")]
+#[cfg_attr(not(has_python), ignore = "needs Python 3 with venv")]
+fn no_secret_is_printed_by_a_run_of_own_cases(#[case] format: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("leaky.py"), LEAKY).unwrap();
+    let requests = PLACES.iter().filter(|place| !place.starts_with("ws:"));
+    let steps: Vec<String> = requests.map(|place| format!("{{ request = \"{place}\" }}")).collect();
+    let case = format!("summary = \"x\"\nstep = [{}]\n[expect]\naccept = [\"ok\"]\n", steps.join(", "));
+    fs::write(directory.path().join("own.toml"), case).unwrap();
+    let mut arguments: Vec<String> = ["run", "own.toml", "--target", "asgi:leaky:app"].map(str::to_owned).to_vec();
+    for (name, value) in PLANTED {
+        arguments.extend(["--env".to_owned(), format!("{name}={value}")]);
+    }
+    arguments.extend(["--format", format].map(str::to_owned));
+    let outputs = outputs(directory.path(), &arguments);
+    let told = &outputs["standard output"];
+    assert!(told.contains("<secret API_TOKEN>"), "{told}{}", outputs["standard error"]);
+    assert_clean(&outputs);
+}
+
 /// The finder finds: without this the suite would pass whatever is printed.
 #[test]
 fn a_planted_secret_would_be_found() {

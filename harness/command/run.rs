@@ -10,7 +10,6 @@ use relapse::{
     deadline::Deadline,
     discover::{servers_for, servers_named},
     external::{Versions, judge_external, late},
-    service_file::ServiceFile,
     trial::{Ran, Report, TargetName, Trial, add_option, shell},
 };
 use relapse_core::{
@@ -163,11 +162,7 @@ impl RunArgs {
         // Cases in a service's own words say everything that is said.
         let is_said = !url.service_file.has_binding() && cases.iter().all(|case| case.vocabulary == Vocabulary::Own);
         let introduction = match is_said {
-            true => TargetIntroduction {
-                binding: ServiceFile::unknown(),
-                token: String::new(),
-                notes: url.python.left_out()?,
-            },
+            true => TargetIntroduction::unasked(&url.python)?,
             false => target.introduce(&url.python, &url.service_file)?,
         };
         let trials = PlannedTrials::OnTarget(Box::new(TargetTrials { target, cases, fronts, introduction }));

@@ -187,6 +187,20 @@ pub(super) struct TargetIntroduction {
     pub(super) notes: Vec<String>,
 }
 
+impl TargetIntroduction {
+    /// Knows the secrets of the target; from now on none of them is printed.
+    fn of(mut binding: ServiceFile, token: String, notes: Vec<String>, python: &PythonArgs) -> TargetIntroduction {
+        binding.know_secrets(&token, python.secrets());
+        keep_secret(&binding.redactor);
+        TargetIntroduction { binding, token, notes }
+    }
+
+    /// For cases that say everything in the target's own words: nothing is asked about it.
+    pub(super) fn unasked(python: &PythonArgs) -> CommandResult<TargetIntroduction> {
+        Ok(TargetIntroduction::of(ServiceFile::unknown(), String::new(), python.left_out()?, python))
+    }
+}
+
 impl TargetSpec {
     /// The kind of target.
     pub(super) fn kind(&self, python: &PythonArgs) -> TargetKind {
@@ -247,9 +261,7 @@ impl TargetSpec {
         for (name, user) in &binding.users {
             binding.user_tokens.insert(name.clone(), read_token(&user.source)?);
         }
-        binding.know_secrets(&token, python.secrets());
-        keep_secret(&binding.redactor);
-        Ok(TargetIntroduction { binding, token, notes })
+        Ok(TargetIntroduction::of(binding, token, notes, python))
     }
 
     /// Reaches it, and finds out which server answers.
